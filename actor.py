@@ -1,0 +1,167 @@
+"""The policy as a model: loading, log-probability and entropy of given response tokens, generation.
+
+Legend for shape suffixes: B sequences, S prompt + response tokens (right-padded), N response tokens of the whole
+micro-batch in row-major order, H hidden size, V vocabulary.
+"""
+
+import copy
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import register_fsdp_forward_method
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.utils import logging
+
+from distributed import UserError, World, shard_model
+
+logging.disable_progress_bar()  # one bar for each file of weights would bury the run's own lines
+
+# logits of this many tokens exist at once: 256 × 152k × 4 bytes = 156 MB
+HEAD_CHUNK = 256
+
+
+class ChunkedHead(torch.autograd.Function):
+    """log π(target | state) and entropy from hidden states, without the [N, V] logits (TRL#3678, slime#2253).
+
+    Logits of HEAD_CHUNK tokens at a time are made, reduced and forgotten, and made again in backward. With
+    z = h Wᵀ / temperature and p = softmax(z): ∂log p_y/∂z_i = 1[i=y] − p_i, ∂H/∂z_i = −p_i (log p_i + H).
+    """
+
+    @staticmethod
+    def forward(ctx, hidden_NH, weight_VH, targets_N, temperature: float):
+        logp_N = torch.empty(len(hidden_NH), dtype=torch.float32, device=hidden_NH.device)
+        entropy_N = torch.empty_like(logp_N)
+        for i in range(0, len(hidden_NH), HEAD_CHUNK):
+            part = slice(i, i + HEAD_CHUNK)
+            logp_CV = torch.log_softmax((hidden_NH[part] @ weight_VH.T).float() / temperature, dim=-1)
+            logp_N[part] = logp_CV.gather(1, targets_N[part, None]).squeeze(1)
+            entropy_N[part] = -(logp_CV.exp() * logp_CV).sum(-1)
+        ctx.save_for_backward(hidden_NH, weight_VH, targets_N, entropy_N)
+        ctx.temperature = temperature
+        ctx.set_materialize_grads(False)
+        return logp_N, entropy_N
+
+    @staticmethod
+    def backward(ctx, grad_logp_N, grad_entropy_N):
+        hidden_NH, weight_VH, targets_N, entropy_N = ctx.saved_tensors
+        grad_hidden_NH = torch.empty_like(hidden_NH)
+        # bf16 would lose the small addends of the later chunks
+        grad_weight_VH = torch.zeros_like(weight_VH, dtype=torch.float32)
+        for i in range(0, len(hidden_NH), HEAD_CHUNK):
+            part = slice(i, i + HEAD_CHUNK)
+            logp_CV = torch.log_softmax((hidden_NH[part] @ weight_VH.T).float() / ctx.temperature, dim=-1)
+            p_CV = logp_CV.exp()
+            grad_z_CV = torch.zeros_like(p_CV)
+            if grad_logp_N is not None:
+                grad_z_CV -= grad_logp_N[part, None] * p_CV
+                grad_z_CV.scatter_add_(1, targets_N[part, None], grad_logp_N[part, None])
+            if grad_entropy_N is not None:
+                grad_z_CV -= grad_entropy_N[part, None] * p_CV * (logp_CV + entropy_N[part, None])
+            grad_z_CV = (grad_z_CV / ctx.temperature).to(hidden_NH.dtype)
+            grad_hidden_NH[part] = grad_z_CV @ weight_VH
+            grad_weight_VH += grad_z_CV.T @ hidden_NH[part]
+        return grad_hidden_NH, grad_weight_VH.to(weight_VH.dtype), None, None
+
+
+def response_states(hidden_BSH: torch.Tensor, prompt_len_B: torch.Tensor, response_len_B: torch.Tensor):
+    """Hidden states of s_t, from which o_t was drawn: those at the position *before* each response token (verl#1960).
+
+    -> hidden_NH in row-major order, and the [B, S] mask that picked them.
+    """
+    position_S = torch.arange(hidden_BSH.shape[1], device=hidden_BSH.device)
+    first_B1 = prompt_len_B[:, None] - 1
+    picked_BS = (position_S >= first_B1) & (position_S < first_B1 + response_len_B[:, None])
+    return hidden_BSH[picked_BS], picked_BS
+
+
+class Actor(nn.Module):
+    """A causal language model whose forward scores responses."""
+
+    def __init__(self, lm: nn.Module):
+        super().__init__()
+        self.lm = lm
+
+    def forward(self, tokens_BS, prompt_len_B, response_len_B, temperature: float):
+        """-> log-probability and entropy (nats) of the policy at the sampling temperature, both [N] fp32.
+
+        Responses follow their prompts without a gap and padding comes last, so causal attention needs no mask.
+        """
+        hidden_BSH = self.lm.base_model(input_ids=tokens_BS, use_cache=False).last_hidden_state
+        hidden_NH, picked_BS = response_states(hidden_BSH, prompt_len_B, response_len_B)
+        targets_N = tokens_BS.roll(-1, dims=1)[picked_BS]
+        return ChunkedHead.apply(hidden_NH, self.lm.get_output_embeddings().weight, targets_N, temperature)
+
+    def generate(self, **kwargs):
+        # finished ranks do not wait for others: call it inside distributed.whole_weights
+        return self.lm.generate(**kwargs, synced_gpus=False)
+
+
+def load_config(name: str, flag: str):
+    """The model's configuration, or a sentence that says which flag named a model that cannot be read."""
+    try:
+        return AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{flag} {name}: no model could be read there ({first_line(error)})") from error
+
+
+def load_pretrained(auto_class, name: str, flag: str) -> nn.Module:
+    """A model in fp32 on the CPU, from safetensors only, with dropout off everywhere.
+
+    Dropout would be noise in the critics' disagreement and in the actor's ratio (slime#1878).
+    """
+    config = load_config(name, flag)
+    for key, value in config.to_dict().items():
+        if ("dropout" in key or "pdrop" in key) and isinstance(value, float):
+            setattr(config, key, 0.0)
+    try:
+        model = auto_class.from_pretrained(name, config=config, dtype=torch.float32, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{flag} {name}: its weights could not be loaded ({first_line(error)})") from error
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+def first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+def transformer_blocks(backbone: nn.Module, name: str) -> list[nn.Module]:
+    blocks = getattr(backbone, "layers", None)
+    if not isinstance(blocks, nn.ModuleList):
+        raise UserError(f"{name}: a decoder with a list `layers` is needed to shard it (Qwen, Llama, Mistral, … have it).")
+    return list(blocks)
+
+
+@torch.no_grad()
+def check_head(lm: nn.Module, name: str) -> None:
+    """Refuse models whose logits are not hidden states times the output embedding (biases, soft-capping, scaling)."""
+    ids = torch.arange(1, 9)[None] % lm.config.vocab_size
+    own = lm(input_ids=ids).logits
+    ours = lm.base_model(input_ids=ids).last_hidden_state @ lm.get_output_embeddings().weight.T
+    if not torch.allclose(own, ours, atol=1e-3, rtol=1e-3):
+        raise UserError(f"{name}: its logits are not a plain linear map of the hidden states; actor.py cannot score it.")
+
+
+def load_actor(name: str, world: World, dtype: torch.dtype, gradient_checkpointing: bool = False) -> Actor:
+    """Pretrained policy, checked and sharded over all ranks. Master weights are fp32, compute runs in dtype."""
+    lm = load_pretrained(AutoModelForCausalLM, name, "--model")
+    check_head(lm, name)
+    actor = Actor(lm)
+    # generate() fills every sampling setting that it is not given from here (TRL#3029): leave nothing there
+    actor.saved_generation_config = copy.deepcopy(lm.generation_config)
+    lm.generation_config = GenerationConfig()
+    if gradient_checkpointing:
+        lm.gradient_checkpointing_enable({"use_reentrant": False})
+    shard_model(actor, transformer_blocks(lm.base_model, name), [], world, dtype)
+    register_fsdp_forward_method(actor, "generate")
+    return actor.train()
+
+
+def load_tokenizer(name: str):
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--model {name}: no tokenizer could be read there ({first_line(error)})") from error
+    return tokenizer

@@ -1,0 +1,335 @@
+"""Problems → prompts → responses → rewards, as one `Rollout`.
+
+Legend for shape suffixes: B responses, S prompt + response tokens, T response tokens; prompts stand P a step in groups
+of G responses, B = P · G, responses of one group are neighbours.
+"""
+
+import json
+import random
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+
+from actor import Actor
+from distributed import UserError, World, gather_list, own_slice, pack, stream_seed, sum_over_ranks, whole_weights
+from verifier import Verifier, extract_answer, last_boxed
+
+INSTRUCTION = "\n\nPlease reason step by step, and put your final answer within \\boxed{}."
+
+
+# -- problems -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Problem:
+    problem: str
+    answer: str
+
+
+def load_problems(source: str, n: int | None, seed: int, split: str = "train", flag: str = "--data") -> list[Problem]:
+    """Problems from a local .jsonl or .parquet file, or from the hub as ID, ID:CONFIG or ID:CONFIG:SPLIT.
+
+    n: take this many, drawn by seed; None takes all, in file order. Columns: see `read_problem`.
+    """
+    if source.endswith((".jsonl", ".parquet")):
+        if not Path(source).is_file():
+            raise UserError(f"{flag} {source}: there is no such file; give a .jsonl or .parquet file, or a hub data set id.")
+        rows = read_jsonl(source, flag) if source.endswith(".jsonl") else read_parquet(source, flag)
+    else:
+        rows = read_hub(source, split, flag)
+    problems = [read_problem(row, where, flag) for where, row in rows]
+    if not problems:
+        raise UserError(f"{flag} {source}: it holds no problem.")
+    if n is None:
+        return problems
+    if n > len(problems):
+        raise UserError(f"{flag} {source}: it holds {len(problems)} problems, fewer than the {n} asked for.")
+    return random.Random(stream_seed(seed, "problems")).sample(problems, n)
+
+
+def read_jsonl(path: str, flag: str) -> list[tuple[str, dict]]:
+    rows = []
+    for number, line in enumerate(Path(path).read_bytes().split(b"\n"), start=1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError("not a JSON object")
+            except ValueError as error:
+                raise UserError(f"{flag} {path}, line {number}: not a JSON object on one line ({error}).") from error
+            rows.append((f"{path}, line {number}", row))
+    return rows
+
+
+def read_parquet(path: str, flag: str) -> list[tuple[str, dict]]:
+    import pyarrow.parquet  # comes with datasets
+
+    try:
+        table = pyarrow.parquet.read_table(path).to_pylist()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{flag} {path}: not a readable parquet file ({error}).") from error
+    return [(f"{path}, row {i}", row) for i, row in enumerate(table, start=1)]
+
+
+def read_hub(source: str, split: str, flag: str) -> list[tuple[str, dict]]:
+    import datasets
+
+    name, config, named_split = (source.split(":") + ["", ""])[:3]
+    try:
+        table = datasets.load_dataset(name, config or None, split=named_split or split)
+    except Exception as error:  # the library raises dozens of types for a wrong name and for a hub out of reach
+        raise UserError(
+            f"{flag} {source}: the data set could not be loaded from the hub ({str(error).strip().splitlines()[0]}); "
+            "give a local .jsonl or .parquet file where the hub is out of reach."
+        ) from error
+    return [(f"{source}, row {i}", row) for i, row in enumerate(table, start=1)]
+
+
+def read_problem(row: dict, where: str, flag: str) -> Problem:
+    """The problem is in problem, question or prompt (text or chat messages); the answer in answer (GSM8K's after ####),
+    final_answer (a list is joined), reward_model.ground_truth, or the last box of solution."""
+    problem = next((row[k] for k in ("problem", "question", "prompt") if row.get(k)), None)
+    if isinstance(problem, list):
+        problem = next((m["content"] for m in reversed(problem) if m.get("role") == "user"), None)
+    answer = row.get("answer") if row.get("answer") is not None else row.get("final_answer")
+    if answer is None and isinstance(row.get("reward_model"), dict):
+        answer = row["reward_model"].get("ground_truth")
+    if answer is None and row.get("solution"):
+        answer = last_boxed(str(row["solution"]))
+    if isinstance(answer, list):
+        answer = ", ".join(str(a) for a in answer)
+    answer = str(answer if answer is not None else "").rsplit("####", 1)[-1].strip().strip("$").strip()
+    if re.fullmatch(r"-?\d+\.0", answer):
+        answer = answer[:-2]
+    if not isinstance(problem, str) or not problem.strip():
+        raise UserError(f"{flag} {where}: no text in problem, question or prompt; columns are {', '.join(row)}.")
+    if not answer:
+        raise UserError(f"{flag} {where}: no answer in answer, final_answer or solution's box; columns are {', '.join(row)}.")
+    return Problem(problem, answer)
+
+
+def problems_of_step(problems: list[Problem], step: int, n: int, seed: int) -> list[Problem]:
+    """The n problems of a step (counted from 1): every epoch goes through all problems once, in an order of its own."""
+    position = (step - 1) * n
+    orders: dict[int, np.ndarray] = {}
+    chosen = []
+    for i in range(position, position + n):
+        epoch, place = divmod(i, len(problems))
+        if epoch not in orders:
+            orders[epoch] = np.random.default_rng(stream_seed(seed, "data", epoch)).permutation(len(problems))
+        chosen.append(problems[orders[epoch][place]])
+    return chosen
+
+
+# -- prompts ------------------------------------------------------------------------------------------------------------
+
+
+def read_template(template: str | None, tokenizer, name: str) -> str | None:
+    """--template as text with {problem} in it: given as such, or as a file. None stands for the chat template."""
+    if template is None:
+        if not tokenizer.chat_template:
+            raise UserError(f"{name} has no chat template; give --template FILE or TEXT with {{problem}} where the problem goes.")
+        return None
+    if "{problem}" not in template:
+        if not Path(template).is_file():
+            raise UserError(f"--template {template!r}: neither a text with {{problem}} in it nor a file.")
+        template = Path(template).read_text()
+        if "{problem}" not in template:
+            raise UserError("--template: the file does not say {problem} where the problem goes.")
+    return template
+
+
+def prompt_tokens(problem: str, template: str | None, tokenizer) -> list[int]:
+    if template is not None:
+        return tokenizer.encode(template.replace("{problem}", problem))
+    messages = [{"role": "user", "content": problem + INSTRUCTION}]
+    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    return tokenizer.encode(text, add_special_tokens=False)
+
+
+def stop_token_ids(actor: Actor, tokenizer, template: str | None) -> set[int]:
+    """Every token that ends a response: base models name different ones in config, generation config and tokenizer
+    (Qwen3#927), and the chat template ends turns with another."""
+    ids: set[int] = set()
+    for source in (actor.lm.config.eos_token_id, actor.saved_generation_config.eos_token_id, tokenizer.eos_token_id):
+        ids.update([source] if isinstance(source, int) else source or [])
+    if template is None:
+        turn = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "ANSWER"}]
+        rest = tokenizer.apply_chat_template(turn, tokenize=False).rsplit("ANSWER", 1)[-1]
+        after = tokenizer.encode(rest, add_special_tokens=False)
+        special = set(tokenizer.all_special_ids) | set(tokenizer.get_added_vocab().values())
+        if after and after[0] in special:
+            ids.add(after[0])
+    return ids
+
+
+# -- responses ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How responses are drawn. temperature 0 means greedy; batch is the number of responses generated together."""
+
+    max_new_tokens: int
+    temperature: float
+    stop_ids: frozenset[int]
+    stop_strings: tuple[str, ...]
+    batch: int
+
+
+@dataclass(frozen=True)
+class Response:
+    prompt: list[int]
+    tokens: list[int]  # with the token that ended it
+    truncated: bool  # it was still going on at max_new_tokens
+
+
+class Stops(StoppingCriteria):
+    """Ends each response at a stop token or stop string, and remembers where: length_B is 0 while a response goes on.
+
+    That record, and neither width nor padding, says later which responses were truncated (AReaL#1637, TRL#5303).
+    """
+
+    def __init__(self, sampling: Sampling, tokenizer, n_responses: int, prompt_width: int):
+        self.ids = torch.tensor(sorted(sampling.stop_ids))
+        self.strings = sampling.stop_strings
+        self.window = max((len(s) for s in self.strings), default=0) + 8
+        self.tokenizer = tokenizer
+        self.prompt_width = prompt_width
+        self.length_B = torch.zeros(n_responses, dtype=torch.long)
+
+    def __call__(self, input_ids, scores, **kwargs):
+        new = input_ids.shape[1] - self.prompt_width
+        ended_B = torch.isin(input_ids[:, -1], self.ids.to(input_ids.device)).cpu()
+        if self.strings:
+            tail = input_ids[:, max(self.prompt_width, input_ids.shape[1] - self.window) :]
+            for b in torch.nonzero((self.length_B == 0) & ~ended_B).flatten().tolist():
+                text = self.tokenizer.decode(tail[b], skip_special_tokens=True)
+                ended_B[b] = any(s in text for s in self.strings)
+        self.length_B[(self.length_B == 0) & ended_B] = new
+        return (self.length_B > 0).to(input_ids.device)
+
+
+@torch.no_grad()
+def generate_responses(
+    actor: Actor, tokenizer, prompts: list[list[int]], sampling: Sampling, world: World, seed: int, label: str
+) -> list[Response]:
+    """One response a prompt, in order, the same list on every rank; each rank draws its part of them.
+
+    Sampling is exactly softmax(logits / temperature): every other setting of `generate` is named here as off, because
+    it takes those not named from the model's files or from defaults such as top-k 50 (TRL#3029).
+    """
+    exact = dict(do_sample=True, temperature=sampling.temperature, top_k=0, top_p=1.0)
+    settings = GenerationConfig(
+        max_new_tokens=sampling.max_new_tokens, pad_token_id=0, **(exact if sampling.temperature else dict(do_sample=False))
+    )
+    own = prompts[own_slice(len(prompts), world)]
+    order = sorted(range(len(own)), key=lambda i: -len(own[i]))
+    torch.manual_seed(stream_seed(seed, "sampling", world.rank))
+    responses: list[Response] = [None] * len(own)
+    bar = tqdm(total=len(own), desc=label, unit="response", leave=False, disable=None if world.is_main else True)
+    with whole_weights(actor), bar:
+        for start in range(0, len(order), sampling.batch):
+            rows = order[start : start + sampling.batch]
+            width = len(own[rows[0]])
+            ids = torch.zeros(len(rows), width, dtype=torch.long)
+            mask = torch.zeros_like(ids)
+            for b, row in enumerate(rows):
+                ids[b, width - len(own[row]) :] = torch.tensor(own[row])
+                mask[b, width - len(own[row]) :] = 1
+            stops = Stops(sampling, tokenizer, len(rows), width)
+            out = actor.generate(
+                inputs=ids.to(world.device),
+                attention_mask=mask.to(world.device),
+                generation_config=settings,
+                stopping_criteria=StoppingCriteriaList([stops]),
+            )[:, width:].tolist()
+            for row, tokens, length in zip(rows, out, stops.length_B.tolist()):
+                responses[row] = Response(own[row], tokens[: length or sampling.max_new_tokens], truncated=length == 0)
+            bar.update(len(rows))
+    return gather_list(responses, world)
+
+
+def verify_responses(
+    texts: list[str], golds: list[str], how: str, verifier: Verifier, world: World
+) -> tuple[list[str | None], list[float]]:
+    """Extracted answers and rewards (1.0 right, 0.0 wrong) of all responses; each rank verifies its part of them."""
+    part = own_slice(len(texts), world)
+    answers = [extract_answer(text, how) for text in texts[part]]
+    rewards = verifier.score(answers, golds[part])
+    return tuple(map(list, zip(*gather_list(list(zip(answers, rewards)), world))))
+
+
+# -- one step's batch ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Rollout:
+    """All responses of a step, the same on every rank, on the CPU. Column t of a [B, T] array belongs to o_{t+1}."""
+
+    tokens_BS: torch.Tensor  # prompt, response, padding, without gaps
+    prompt_len_B: torch.Tensor
+    response_len_B: torch.Tensor
+    truncated_B: torch.Tensor  # bool
+    group_B: torch.Tensor  # index of the prompt within the step
+    rewards_B: torch.Tensor  # 0.0 or 1.0
+    mask_BT: torch.Tensor  # bool: a response token, the ending one included, stands here
+    texts: list[str]
+    golds: list[str]
+    old_logp_BT: torch.Tensor | None = None  # of the policy that drew them, at the sampling temperature
+    old_entropy_BT: torch.Tensor | None = None
+
+    @property
+    def lengths(self) -> list[int]:
+        return (self.prompt_len_B + self.response_len_B).tolist()
+
+    def inputs(self, rows: list[int], device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """tokens, prompt and response lengths of these responses, cut to the longest of them."""
+        width = int((self.prompt_len_B + self.response_len_B)[rows].max())
+        return tuple(x.to(device) for x in (self.tokens_BS[rows, :width], self.prompt_len_B[rows], self.response_len_B[rows]))
+
+    def pick(self, x_BT: torch.Tensor, rows: list[int], device: torch.device) -> torch.Tensor:
+        """Entries of a [B, T] array at these rows' response tokens, [N] as the models return them."""
+        return x_BT[rows][self.mask_BT[rows]].to(device)
+
+
+def make_rollout(responses: list[Response], texts: list[str], golds: list[str], rewards: list[float], group_size: int) -> Rollout:
+    prompt_len_B = torch.tensor([len(r.prompt) for r in responses])
+    response_len_B = torch.tensor([len(r.tokens) for r in responses])
+    tokens_BS = torch.zeros(len(responses), int((prompt_len_B + response_len_B).max()), dtype=torch.long)
+    for b, r in enumerate(responses):
+        tokens_BS[b, : len(r.prompt) + len(r.tokens)] = torch.tensor(r.prompt + r.tokens)
+    return Rollout(
+        tokens_BS=tokens_BS,
+        prompt_len_B=prompt_len_B,
+        response_len_B=response_len_B,
+        truncated_B=torch.tensor([r.truncated for r in responses]),
+        group_B=torch.arange(len(responses)) // group_size,
+        rewards_B=torch.tensor(rewards),
+        mask_BT=torch.arange(int(response_len_B.max())) < response_len_B[:, None],
+        texts=texts,
+        golds=golds,
+    )
+
+
+@torch.no_grad()
+def score_responses(model, rollout: Rollout, token_budget: int, world: World, *args) -> list[torch.Tensor]:
+    """Run model(tokens, prompt lengths, response lengths, *args) over all responses, the work spread over the ranks.
+
+    The model returns a tuple of [N] tensors; -> the same as [B, T] fp32 on the CPU, zero outside the responses.
+    """
+    rows = list(range(len(rollout.texts)))
+    outputs_BT: list[torch.Tensor] = []
+    for micro_batch in pack(rows, rollout.lengths, token_budget, world.size)[world.rank]:
+        parts_N = model(*rollout.inputs(micro_batch.rows, world.device), *args)
+        outputs_BT = outputs_BT or [torch.zeros(rollout.mask_BT.shape) for _ in parts_N]
+        if micro_batch.weight:
+            for out_BT, part_N in zip(outputs_BT, parts_N):
+                mask = rollout.mask_BT[micro_batch.rows]
+                out_BT[micro_batch.rows] = torch.zeros(mask.shape).masked_scatter(mask, part_N.float().cpu())
+    return [sum_over_ranks(out_BT) for out_BT in outputs_BT]

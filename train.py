@@ -1,0 +1,554 @@
+"""AsyPPO: two mini-critics, each fitted on its own half of every prompt's responses, guide a larger actor.
+
+    python train.py                                                       # the embedded default: CPU, minutes
+    torchrun train.py --model Qwen/Qwen3-4B-Base                          # the paper's setting on one GPU
+    torchrun --nproc_per_node 8 train.py --model Qwen/Qwen3-4B-Base       # the same, sharded over eight
+    python train.py --algo ppo | grpo | asyppo                            # baselines are settings of the same code
+
+Liu et al., Asymmetric Proximal Policy Optimization: mini-critics boost LLM reasoning, arXiv 2510.01656.
+"""
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import math
+import resource
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import asyppo
+from actor import load_actor, load_config, load_tokenizer
+from critics import ensemble_values, fit_critics, load_critic, save_critic, shard, strip, value_metrics
+from distributed import (
+    UserError,
+    World,
+    full_state,
+    gather_list,
+    generator,
+    load_checkpoint,
+    save_checkpoint,
+    start,
+    stop,
+    stream_seed,
+)
+from evaluate import compute_dtype, evaluate, stop_strings
+from rollout import (
+    Problem,
+    Rollout,
+    Sampling,
+    generate_responses,
+    load_problems,
+    make_rollout,
+    problems_of_step,
+    prompt_tokens,
+    read_template,
+    score_responses,
+    stop_token_ids,
+    verify_responses,
+)
+from verifier import Verifier
+
+HERE = Path(__file__).resolve().parent
+
+# --algo and the lack of a --model only set defaults; a flag given by the user wins
+ALGO_DEFAULTS = {
+    "asyppo": {},
+    "ppo": dict(n_critics=1, shard_by="none", mask_by="none", filter_by="none"),
+    "grpo": dict(n_critics=0, shard_by="none", mask_by="none", filter_by="none", whiten=False, entropy_coef=0.0),
+}
+TINY_DEFAULTS = dict(
+    model=str(HERE / "tiny/actor"), data=str(HERE / "tiny/train.jsonl"), eval_data=str(HERE / "tiny/test.jsonl"),
+    n_problems=None, template="{problem}\n", prompts_per_step=16, group_size=16, max_new_tokens=64, lr=3e-4, critic_lr=1e-3,
+    token_budget=4096, generate_batch=256, gradient_checkpointing=False, steps=40, eval_every=10,
+)  # fmt: skip
+TINY_CRITIC = str(HERE / "tiny/critic")
+
+# the paper's pairs: the Qwen3 actor's (hidden size, layers) -> its mini-critics
+QWEN3_CRITICS = {
+    (2560, 36): "Qwen/Qwen3-0.6B-Base",  # 4B
+    (4096, 36): "Qwen/Qwen3-1.7B-Base",  # 8B
+    (5120, 40): "Qwen/Qwen3-4B-Base",  # 14B
+}
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    switch = argparse.BooleanOptionalAction
+
+    add = parser.add_argument_group("models").add_argument
+    add("--model", help="actor: directory or hub id; default: the embedded tiny/actor with small sizes")
+    add("--critics", nargs="+", help="mini-critics: one name for all, or one each; default: by the actor's family and size")
+    add("--n-critics", type=int, default=2, help="M, the number of critics")
+    add("--gradient-checkpointing", action=switch, default=True, help="recompute activations in backward to save memory")
+    add("--dtype", choices=("auto", "fp32", "bf16"), default="auto", help="compute type (master weights are fp32); auto: bf16 on GPU, fp32 on CPU")  # fmt: skip
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
+
+    add = parser.add_argument_group("problems and prompts").add_argument
+    add("--data", default="zwhe99/DeepMath-103K", help="training problems: .jsonl, .parquet, or hub id as ID[:CONFIG[:SPLIT]]")
+    add("--n-problems", type=int, default=5000, help="train on this many of them, drawn by seed; 0 means all")
+    add("--template", help="prompt as text or file with {problem} in it; default: the tokenizer's chat template")
+    add("--extract", choices=("boxed", "last_number"), default="boxed", help="where the answer stands in a response")
+
+    add = parser.add_argument_group("rollout").add_argument
+    add("--prompts-per-step", type=int, default=32, help="P, prompts in a rollout batch")
+    add("--group-size", type=int, default=32, help="G, responses to each prompt")
+    add("--max-new-tokens", type=int, default=8192, help="a longer response is cut and counted as truncated")
+    add("--temperature", type=float, default=1.0, help="sampling temperature; log-probabilities are taken at it too")
+    add("--stop", nargs="+", default=[], help="strings that end a response beside the EOS tokens; \\n stands for a newline")
+    add("--generate-batch", type=int, default=64, help="responses generated together on one process")
+
+    add = parser.add_argument_group("critics").add_argument
+    add("--critic-lr", type=float, default=5e-6, help="AdamW learning rate of the critics")
+    add("--critic-epochs", type=int, default=4, help="passes of each critic over its shard of a rollout")
+    add("--critic-order", choices=("first", "last"), default="first", help="fit before or after their values make the advantage")
+    add("--shard-by", choices=("group", "prompt", "none"), default="group", help="divide each group's responses over critics, whole prompts, or nothing")  # fmt: skip
+    add("--aggregate", choices=("mean", "min"), default="mean", help="ensemble value from the critics' values")
+
+    add = parser.add_argument_group("advantage").add_argument
+    add("--gamma", type=float, default=1.0, help="discount γ")
+    add("--lam", type=float, default=1.0, help="λ of the actor's GAE")
+    add("--critic-lam", type=float, default=1.0, help="λ of the critics' targets; 1 is the Monte-Carlo return")
+    add("--whiten", action=switch, default=True, help="advantages to mean 0, deviation 1 over the batch, before the mask")
+    add("--group-std", action=switch, default=True, help="grpo: divide by the group's standard deviation")
+
+    add = parser.add_argument_group("policy objective").add_argument
+    add("--algo", choices=tuple(ALGO_DEFAULTS), default="asyppo", help="sets the defaults of the flags below and above")
+    add("--lr", type=float, default=1e-6, help="AdamW learning rate of the actor")
+    add("--epochs", type=int, default=4, help="passes over a rollout (UTD)")
+    add("--minibatch-size", type=int, help="responses per optimizer step; default: the whole rollout batch")
+    add("--clip-low", type=float, default=0.2, help="ε below 1")
+    add("--clip-high", type=float, default=0.2, help="ε above 1")
+    add("--entropy-coef", type=float, default=1e-3, help="β, weight of the entropy bonus")
+    signals = ("std", "entropy", "random", "none")
+    add("--mask-by", choices=signals, default="std", help="tokens lowest in this get no policy gradient")
+    add("--mask-fraction", type=float, default=0.2, help="k, share of response tokens so masked")
+    add("--filter-by", choices=signals, default="std", help="tokens highest in this get no entropy bonus")
+    add("--filter-fraction", type=float, default=0.2, help="h, share of response tokens so filtered")
+    add("--loss-norm", choices=("sequence", "token"), default="sequence", help="mean over each response, then responses; or over all tokens")  # fmt: skip
+    add("--max-grad-norm", type=float, default=1.0, help="gradient norms are clipped to this, actor and critics")
+
+    add = parser.add_argument_group("run").add_argument
+    add("--seed", type=int, default=0, help="rules the streams data, sampling, shards and minibatches, independently")
+    add("--steps", type=int, default=500, help="rollouts to train on")
+    add("--token-budget", type=int, default=16384, help="tokens of a micro-batch, padding included: a hard bound")
+    add("--eval-every", type=int, default=10, help="steps between evaluations on --eval-data; first and last always")
+    add("--eval-data", help="held-out problems, named like --data; one sampled response each")
+    add("--save-every", type=int, default=0, help="steps between checkpoints; 0: only at the end")
+    add("--out", type=Path, help="folder of the run; default: runs/ALGO-TIME")
+    add("--resume", nargs="?", const=True, help="go on from the checkpoint in --out, or in the folder given here")
+    add("--wandb", choices=("disabled", "offline", "online"), default="disabled", help="log to Weights & Biases as well")
+
+    first, _ = parser.parse_known_args(argv)
+    parser.set_defaults(**ALGO_DEFAULTS[first.algo])
+    if first.model is None:
+        parser.set_defaults(**TINY_DEFAULTS)
+        if first.algo == "asyppo":
+            parser.set_defaults(critics=[TINY_CRITIC])
+    args = parser.parse_args(argv)
+    try:
+        check_args(args)
+    except UserError as error:
+        parser.error(str(error))
+    return args
+
+
+def check_args(args: argparse.Namespace) -> None:
+    """Refuse what cannot work, and derive what follows from other flags (minibatch size, output folder)."""
+    for name in ("group_size", "prompts_per_step", "max_new_tokens", "generate_batch", "epochs", "critic_epochs", "steps", "token_budget"):  # fmt: skip
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(args, name)}.")
+    for name in ("lr", "critic_lr", "temperature", "max_grad_norm", "clip_low", "clip_high"):
+        if not (getattr(args, name) > 0 and math.isfinite(getattr(args, name))):
+            raise UserError(f"--{name.replace('_', '-')} must be a positive number, not {getattr(args, name)}.")
+    for name in ("gamma", "lam", "critic_lam", "mask_fraction", "filter_fraction"):
+        if not 0 <= getattr(args, name) <= 1:
+            raise UserError(f"--{name.replace('_', '-')} must lie between 0 and 1, not {getattr(args, name)}.")
+    for name in ("n_critics", "eval_every", "save_every", "entropy_coef"):
+        if getattr(args, name) < 0:
+            raise UserError(f"--{name.replace('_', '-')} must not be negative, not {getattr(args, name)}.")
+    args.n_problems = args.n_problems or None
+    if args.n_critics == 0 and args.algo != "grpo":
+        raise UserError(f"--n-critics 0 leaves --algo {args.algo} without advantages; use --algo grpo for a run without critics.")
+    if args.algo == "grpo" and (args.n_critics or args.critics):
+        raise UserError("--algo grpo has no critics: leave out --critics and --n-critics, or use --algo ppo or asyppo.")
+    if args.critics and len(args.critics) not in (1, args.n_critics):
+        raise UserError(f"--critics names {len(args.critics)} models for --n-critics {args.n_critics}: give one, or one each.")
+    if args.n_critics < 2 and "std" in (args.mask_by, args.filter_by):
+        if args.n_critics == 0:
+            raise UserError("--mask-by std and --filter-by std need critics; use entropy, random or none with --algo grpo.")
+        print("One critic has no disagreement: --mask-by std and --filter-by std become none.", file=sys.stderr)
+        args.mask_by, args.filter_by = (by if by != "std" else "none" for by in (args.mask_by, args.filter_by))
+    if args.shard_by == "group" and args.group_size < args.n_critics:
+        raise UserError(f"--group-size {args.group_size} cannot be divided over {args.n_critics} critics; raise it.")
+    if args.shard_by == "prompt" and args.prompts_per_step < args.n_critics:
+        raise UserError(f"--prompts-per-step {args.prompts_per_step} cannot be divided over {args.n_critics} critics; raise it.")
+    n_responses = args.prompts_per_step * args.group_size
+    args.minibatch_size = args.minibatch_size or n_responses
+    if args.minibatch_size < 1 or n_responses % args.minibatch_size:
+        raise UserError(f"--minibatch-size {args.minibatch_size} does not divide the {n_responses} responses of a step.")
+    if n_responses // args.minibatch_size > (n_responses // max(args.n_critics, 1) if args.shard_by != "none" else n_responses):
+        raise UserError(f"--minibatch-size {args.minibatch_size} leaves critics without a response in a minibatch; raise it.")
+    if args.token_budget < args.max_new_tokens:
+        raise UserError(f"--token-budget {args.token_budget} is smaller than a response of --max-new-tokens {args.max_new_tokens}.")
+    if isinstance(args.resume, str):
+        args.out = Path(args.resume)
+    if args.resume and args.out is None:
+        raise UserError("--resume needs the folder of the run: --resume DIR or --out DIR.")
+
+
+def default_critics(args: argparse.Namespace) -> list[str]:
+    """One name per critic. PPO's classic critic is as large as the actor; AsyPPO's is the paper's pair."""
+    if args.critics:
+        return args.critics if len(args.critics) == args.n_critics else args.critics * args.n_critics
+    if args.algo == "ppo" or args.n_critics == 0:
+        return [args.model] * args.n_critics
+    config = load_config(args.model, "--model")
+    name = QWEN3_CRITICS.get((config.hidden_size, config.num_hidden_layers)) if config.model_type == "qwen3" else None
+    if name is None:
+        raise UserError(
+            f"--model {args.model}: no default mini-critics are known for it (they are for Qwen3 4B, 8B and 14B); "
+            "name them with --critics: a pretrained model with the same tokenizer, or one for each critic."
+        )
+    return [name] * args.n_critics
+
+
+# -- the run's folder ---------------------------------------------------------------------------------------------------
+
+
+def prepare_folder(args: argparse.Namespace, world: World) -> None:
+    """Make --out and write config.json; on --resume compare it with the settings that the run was started with."""
+    if args.out is None:
+        args.out = Path("runs") / f"{args.algo}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    args.out = gather_list([args.out], world)[0]
+    config_file = args.out / "config.json"
+    free = {"steps", "out", "resume", "eval_every", "save_every", "wandb", "device", "generate_batch", "token_budget"}
+    settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
+    if args.resume:
+        if not config_file.exists():
+            raise UserError(f"--resume: {args.out} holds no run (no config.json); start without --resume.")
+        old = json.loads(config_file.read_text())["settings"]
+        if changed := [k for k in settings if k not in free and settings[k] != old.get(k)]:
+            key = changed[0]
+            raise UserError(
+                f"--resume: the run in {args.out} has --{key.replace('_', '-')} {old.get(key)}, not {settings[key]}; "
+                "give the same settings, or start a new run in another --out."
+            )
+        return
+    if config_file.exists():
+        raise UserError(f"--out {args.out} holds another run; give a new folder, or go on with --resume.")
+    gather_list([], world)  # nobody writes before everybody has looked
+    if world.is_main:
+        args.out.mkdir(parents=True, exist_ok=True)
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True).stdout.strip()
+        packages = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "math-verify", "numpy")}
+        config = {"settings": settings, "world_size": world.size, "git_commit": commit or None, "packages": packages}
+        config_file.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def keep_steps(path: Path, last: int) -> None:
+    """Drop what a killed run had logged after its last checkpoint."""
+    if path.exists():
+        lines = path.read_text().splitlines()
+        path.write_text("".join(line + "\n" for line in lines if json.loads(line)["step"] <= last))
+
+
+def append(path: Path, rows: list[dict]) -> None:
+    with path.open("a") as file:
+        file.write("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def start_wandb(args: argparse.Namespace):
+    """wandb's run, or None. Its id is kept in the folder, so that a resumed run goes on in the same curves."""
+    if args.wandb == "disabled":
+        return None
+    import wandb
+
+    id_file = args.out / "wandb_id"
+    if not id_file.exists():
+        id_file.write_text(wandb.util.generate_id())
+    return wandb.init(
+        project="asyppo", id=id_file.read_text(), resume="allow", dir=args.out, mode=args.wandb, config=vars(args),
+        settings=wandb.Settings(silent=True),
+    )  # fmt: skip
+
+
+def rollout_samples(rollout: Rollout, answers: list, tokenizer, step: int, n: int = 4) -> list[dict]:
+    """A few decoded responses, special tokens shown, spread over the batch."""
+    rows = range(0, len(rollout.texts), max(1, len(rollout.texts) // n))
+    samples = []
+    for row in list(rows)[:n]:
+        prompt_len, length = int(rollout.prompt_len_B[row]), int(rollout.response_len_B[row])
+        tokens = rollout.tokens_BS[row].tolist()
+        samples.append(
+            {
+                "step": step,
+                "prompt": tokenizer.decode(tokens[:prompt_len]),
+                "response": tokenizer.decode(tokens[prompt_len : prompt_len + length]),
+                "answer": answers[row],
+                "gold": rollout.golds[row],
+                "reward": rollout.rewards_B[row].item(),
+                "length": length,
+                "truncated": bool(rollout.truncated_B[row]),
+            }
+        )
+    return samples
+
+
+def save_models(args, actor, critics, tokenizer, world: World) -> None:
+    """The actor in Hugging Face format in model/, the critics beside it in critic0/, critic1/, …"""
+    state = full_state(actor)
+    if world.is_main:
+        actor.lm.save_pretrained(args.out / "model", state_dict=strip(state, "lm."))
+        actor.saved_generation_config.save_pretrained(args.out / "model")
+        tokenizer.save_pretrained(args.out / "model")
+    for m, critic in enumerate(critics):
+        save_critic(critic, args.out / f"critic{m}", world)
+
+
+def peak_memory_gb(world: World) -> float:
+    """Of this process: allocated on the GPU, or resident on the CPU."""
+    if world.device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+class Stopwatch:
+    """Seconds by phase, as time/<phase>."""
+
+    def __init__(self):
+        self.began = time.time()
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str):
+        began = time.time()
+        yield
+        self.seconds[f"time/{name}"] = time.time() - began
+
+    def all(self) -> dict[str, float]:
+        return {**self.seconds, "time/step": time.time() - self.began}
+
+
+def readable(metrics: dict, total: int) -> str:
+    """The step in one line."""
+    parts = [f"step {metrics['step']:>4}/{total}"]
+    if "reward_mean" in metrics:
+        parts.append(f"reward {metrics['reward_mean']:.3f}  length {metrics['response_len_mean']:.1f}")
+        parts.append(f"entropy {metrics['entropy']:.3f}  kl {metrics['approx_kl']:.4f}  clip {metrics['clip_frac']:.3f}")
+        variances = [v for k, v in metrics.items() if k.endswith("/explained_variance")]
+        if variances:
+            parts.append("explained " + "/".join(f"{v:.2f}" for v in variances))
+        if "value_std_p50" in metrics:
+            parts.append(f"σ {metrics['value_std_p50']:.3f}")
+        parts.append(f"{metrics['time/step']:.1f} s")
+    parts += [f"{key[5:]} accuracy {value:.1%}" for key, value in metrics.items() if key.startswith("eval/")]
+    return "  ".join(parts)
+
+
+# -- the algorithm ------------------------------------------------------------------------------------------------------
+
+
+def sample_rollout(actor, tokenizer, batch: list[Problem], template, sampling, verifier, args, step, world, watch):
+    """Draw G responses to each problem and verify them. -> Rollout, and the extracted answers."""
+    prompts = [prompt_tokens(p.problem, template, tokenizer) for p in batch for _ in range(args.group_size)]
+    golds = [p.answer for p in batch for _ in range(args.group_size)]
+    with watch.phase("generate"):
+        seed = stream_seed(args.seed, "rollout", step)
+        responses = generate_responses(actor, tokenizer, prompts, sampling, world, seed, "generate")
+    with watch.phase("verify"):
+        texts = [tokenizer.decode(r.tokens, skip_special_tokens=True) for r in responses]
+        answers, rewards = verify_responses(texts, golds, args.extract, verifier, world)
+    return make_rollout(responses, texts, golds, rewards, args.group_size), answers
+
+
+def token_signal(by: str, std_BT, rollout: Rollout, seed: int) -> torch.Tensor:
+    """What --mask-by and --filter-by rank tokens by. -> [B, T]"""
+    if by == "std":
+        return std_BT
+    if by == "entropy":
+        return rollout.old_entropy_BT
+    return torch.rand(rollout.mask_BT.shape, generator=torch.Generator().manual_seed(seed))
+
+
+def train_step(actor, actor_optimizer, critics, critic_optimizers, tokenizer, problems, template, sampling, verifier, args, step, world):
+    """METHOD's step. -> metrics, and a few decoded responses."""
+    watch = Stopwatch()
+    # 1. Sample P prompts, draw G responses to each from the current policy, verify them; π_old and its entropy.
+    batch = problems_of_step(problems, step, args.prompts_per_step, args.seed)
+    rollout, answers = sample_rollout(actor, tokenizer, batch, template, sampling, verifier, args, step, world, watch)
+    mask_BT = rollout.mask_BT
+    with watch.phase("score"):
+        rollout.old_logp_BT, rollout.old_entropy_BT = score_responses(actor, rollout, args.token_budget, world, args.temperature)
+    metrics: dict = {"step": step}
+
+    if critics:
+        rewards_BT = asyppo.terminal_rewards(rollout.rewards_B, mask_BT)
+        # 2. Shard: each critic gets its own part of every prompt's responses.
+        shards_MB = shard(rollout.group_B, len(critics), args.shard_by, generator(args.seed, "shards", step))
+        values_MBT = torch.zeros(len(critics), *mask_BT.shape)
+        with watch.phase("values"):
+            if args.critic_order == "last" or args.critic_lam < 1:
+                values_MBT = ensemble_values(critics, rollout, args.token_budget, world)
+        values_BT = asyppo.aggregate(values_MBT, args.aggregate)
+        returns_BT = asyppo.lambda_returns(rewards_BT, values_BT, mask_BT, args.gamma, args.critic_lam)
+        # 3. Fit each critic on its shard.
+        with watch.phase("fit_critics"):
+            fitted = fit_critics(critics, critic_optimizers, rollout, returns_BT, shards_MB, args, step, world)
+        # 4. Ensemble: every critic's value of every state, their mean, generalised advantage estimation.
+        with watch.phase("values"):
+            if args.critic_order == "first":
+                values_MBT = ensemble_values(critics, rollout, args.token_budget, world)
+        values_BT = asyppo.aggregate(values_MBT, args.aggregate)
+        advantages_BT = asyppo.gae(rewards_BT, values_BT, mask_BT, args.gamma, args.lam)
+        std_BT = asyppo.disagreement(values_MBT)
+        metrics |= {f"critic{m}/{key}": value for m, each in enumerate(fitted) for key, value in each.items()}
+        metrics |= value_metrics(values_MBT, std_BT, returns_BT, rollout, shards_MB)
+    else:
+        advantages_B = asyppo.group_advantages(rollout.rewards_B, rollout.group_B, args.group_std)
+        advantages_BT = advantages_B[:, None] * mask_BT
+        std_BT = torch.zeros(mask_BT.shape)
+    metrics |= {"adv_mean": advantages_BT[mask_BT].mean().item(), "adv_std": advantages_BT[mask_BT].std(correction=0).item()}
+    if args.whiten:
+        advantages_BT = asyppo.whiten(advantages_BT, mask_BT)
+
+    # 5. Disagreement: no policy gradient where the critics agree most, no entropy bonus where they differ most.
+    advantage_mask_BT, entropy_filter_BT = mask_BT, mask_BT
+    if args.mask_by != "none":
+        signal_BT = token_signal(args.mask_by, std_BT, rollout, stream_seed(args.seed, "mask", step))
+        advantage_mask_BT = asyppo.advantage_mask(signal_BT, mask_BT, args.mask_fraction)
+    if args.filter_by != "none":
+        signal_BT = token_signal(args.filter_by, std_BT, rollout, stream_seed(args.seed, "filter", step))
+        entropy_filter_BT = asyppo.entropy_filter(signal_BT, mask_BT, args.filter_fraction)
+
+    # 6. Policy: several passes of the clipped objective over the same rollout.
+    with watch.phase("policy"):
+        metrics |= asyppo.update_policy(
+            actor, actor_optimizer, rollout, advantages_BT, advantage_mask_BT, entropy_filter_BT, args, step, world
+        )
+
+    n_tokens = int(mask_BT.sum())
+    metrics |= {
+        "reward_mean": rollout.rewards_B.mean().item(),
+        "reward_std": rollout.rewards_B.std(correction=0).item(),
+        "response_len_mean": rollout.response_len_B.float().mean().item(),
+        "truncated_frac": rollout.truncated_B.float().mean().item(),
+        "entropy": rollout.old_entropy_BT[mask_BT].mean().item(),
+        "adv_masked_frac": 1 - int(advantage_mask_BT.sum()) / n_tokens,
+        "entropy_filtered_frac": 1 - int(entropy_filter_BT.sum()) / n_tokens,
+        "verify_failures": sum(gather_list([verifier.failures], world)),
+        **watch.all(),
+    }
+    metrics |= {"tokens_per_s": n_tokens / metrics["time/step"], "peak_memory_gb": max(gather_list([peak_memory_gb(world)], world))}
+    return metrics, rollout_samples(rollout, answers, tokenizer, step)
+
+
+def train(args: argparse.Namespace, world: World) -> None:
+    began = time.time()
+    critic_names = default_critics(args)
+    tokenizer = load_tokenizer(args.model)
+    for flag_value in critic_names:
+        if load_tokenizer(flag_value).get_vocab() != tokenizer.get_vocab():
+            raise UserError(f"--critics {flag_value}: its tokenizer is not the actor's; critics read the actor's tokens.")
+    template = read_template(args.template, tokenizer, args.model)
+    problems = load_problems(args.data, args.n_problems, args.seed)
+    held_out = load_problems(args.eval_data, None, args.seed, split="test", flag="--eval-data") if args.eval_data else []
+    longest = max(len(prompt_tokens(p.problem, template, tokenizer)) for p in problems) + args.max_new_tokens
+    if longest > args.token_budget:
+        raise UserError(f"--token-budget {args.token_budget} cannot hold the longest prompt with its response ({longest} tokens).")
+    prepare_folder(args, world)
+
+    dtype = compute_dtype(args.dtype, world)
+    actor = load_actor(args.model, world, dtype, args.gradient_checkpointing)
+    critics = [load_critic(name, world, dtype, args.gradient_checkpointing) for name in critic_names]
+    actor_optimizer = torch.optim.AdamW(actor.parameters(), lr=args.lr, weight_decay=0.0)
+    critic_optimizers = [torch.optim.AdamW(c.parameters(), lr=args.critic_lr, weight_decay=0.0) for c in critics]
+    trained = {"actor": (actor, actor_optimizer)}
+    trained |= {f"critic{m}": pair for m, pair in enumerate(zip(critics, critic_optimizers))}
+    sampling = Sampling(
+        args.max_new_tokens,
+        args.temperature,
+        frozenset(stop_token_ids(actor, tokenizer, template)),
+        stop_strings(args.stop),
+        args.generate_batch,
+    )
+    say = print if world.is_main else lambda *_, **__: None
+    done = load_checkpoint(args.out / "checkpoint", trained) if args.resume else 0
+    if world.is_main:
+        for name in ("metrics.jsonl", "rollouts.jsonl"):
+            keep_steps(args.out / name, done if args.resume else -1)
+    wandb_run = start_wandb(args) if world.is_main else None
+    say(
+        f"{args.algo}: actor {args.model}, {len(critics)} critics {' '.join(dict.fromkeys(critic_names))}\n"
+        f"{len(problems)} problems, {args.prompts_per_step} × {args.group_size} responses a step, {args.minibatch_size} per "
+        f"optimizer step, {args.epochs} passes; {world.size} × {world.device.type}, {dtype}; files in {args.out}",
+        flush=True,
+    )
+
+    with Verifier() as verifier:
+        accuracies: list[float] = []
+
+        def measure() -> dict:
+            """Sampled accuracy on the held-out problems."""
+            if not held_out:
+                return {}
+            summary, _ = evaluate(
+                actor, tokenizer, held_out, template, sampling, args.extract, 1, verifier, world, args.seed, "evaluate"
+            )
+            accuracies.append(summary["avg@k"])
+            return {f"eval/{Path(args.eval_data).stem}": summary["avg@k"]}
+
+        def log(metrics: dict, samples: list[dict]) -> None:
+            if world.is_main:
+                append(args.out / "metrics.jsonl", [metrics])
+                append(args.out / "rollouts.jsonl", samples)
+                if wandb_run:
+                    wandb_run.log(metrics, step=metrics["step"])
+                print(readable(metrics, args.steps), flush=True)
+
+        if done == 0 and held_out:
+            log({"step": 0, **measure()}, [])
+        for step in range(done + 1, args.steps + 1):
+            metrics, samples = train_step(
+                actor, actor_optimizer, critics, critic_optimizers, tokenizer, problems, template, sampling, verifier, args, step, world
+            )  # fmt: skip
+            if step == args.steps or (args.eval_every and step % args.eval_every == 0):
+                metrics |= measure()
+            log(metrics, samples)
+            if step == args.steps or (args.save_every and step % args.save_every == 0):
+                save_checkpoint(args.out / "checkpoint", trained, step, world)
+    save_models(args, actor, critics, tokenizer, world)
+    if wandb_run:
+        wandb_run.finish()
+    reached = f"held-out accuracy {accuracies[0]:.1%} → {accuracies[-1]:.1%}; " if accuracies else ""
+    say(
+        f"Finished step {args.steps} in {(time.time() - began) / 60:.1f} minutes: {reached}models, metrics and rollouts are in {args.out}.\n"
+        f"Next: train on with `{Path(sys.argv[0]).name} … --resume {args.out} --steps {2 * args.steps}`, "
+        f"or score it with `python evaluate.py --model {args.out}/model --benchmarks {args.eval_data or 'math500'}`"
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    world = None
+    try:
+        world = start(args.device)
+        train(args, world)
+    except UserError as error:
+        if world is None or world.is_main:
+            print(f"train.py: error: {error}", file=sys.stderr)
+        return 2
+    finally:
+        # after train has returned, so that its models are gone (see distributed.stop)
+        stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
