@@ -18,14 +18,15 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
+from transformers import PreTrainedTokenizerBase
 
 import asyppo
-from actor import load_actor, load_config, load_tokenizer
-from critics import ensemble_values, fit_critics, load_critic, save_critic, shard, strip, value_metrics
+from actor import Actor, load_actor, load_config, load_tokenizer
+from critics import MiniCritic, ensemble_values, fit_critics, load_critic, save_critic, shard, strip, value_metrics
 from distributed import (
     UserError,
     World,
@@ -193,7 +194,7 @@ def check_args(args: argparse.Namespace) -> None:
     args.minibatch_size = args.minibatch_size or n_responses
     if args.minibatch_size < 1 or n_responses % args.minibatch_size:
         raise UserError(f"--minibatch-size {args.minibatch_size} does not divide the {n_responses} responses of a step.")
-    if n_responses // args.minibatch_size > (n_responses // max(args.n_critics, 1) if args.shard_by != "none" else n_responses):
+    if args.shard_by != "none" and args.n_critics and args.minibatch_size < args.n_critics:
         raise UserError(f"--minibatch-size {args.minibatch_size} leaves critics without a response in a minibatch; raise it.")
     if args.token_budget < args.max_new_tokens:
         raise UserError(f"--token-budget {args.token_budget} is smaller than a response of --max-new-tokens {args.max_new_tokens}.")
@@ -203,7 +204,7 @@ def check_args(args: argparse.Namespace) -> None:
         raise UserError("--resume needs the folder of the run: --resume DIR or --out DIR.")
 
 
-def default_critics(args: argparse.Namespace) -> list[str]:
+def critic_names(args: argparse.Namespace) -> list[str]:
     """One name per critic. PPO's classic critic is as large as the actor; AsyPPO's is the paper's pair."""
     if args.critics:
         return args.critics if len(args.critics) == args.n_critics else args.critics * args.n_critics
@@ -252,31 +253,68 @@ def prepare_folder(args: argparse.Namespace, world: World) -> None:
         config_file.write_text(json.dumps(config, indent=2) + "\n")
 
 
-def keep_steps(path: Path, last: int) -> None:
-    """Drop what a killed run had logged after its last checkpoint."""
-    if path.exists():
-        lines = path.read_text().splitlines()
-        path.write_text("".join(line + "\n" for line in lines if json.loads(line)["step"] <= last))
+class Log:
+    """metrics.jsonl, rollouts.jsonl, wandb and the line a step; only rank 0 writes."""
+
+    def __init__(self, args: argparse.Namespace, world: World, done: int):
+        self.args, self.is_main = args, world.is_main
+        self.eval_key = f"eval/{Path(args.eval_data).stem}" if args.eval_data else None
+        self.wandb = None
+        if not self.is_main:
+            return
+        for name in ("metrics.jsonl", "rollouts.jsonl"):
+            # a killed run may have logged steps after its last checkpoint; they are done again
+            path = args.out / name
+            rows = path.read_text().splitlines() if path.exists() else []
+            path.write_text("".join(row + "\n" for row in rows if json.loads(row)["step"] <= done))
+        if args.wandb != "disabled":
+            import wandb
+
+            id_file = args.out / "wandb_id"  # a resumed run goes on in the same curves
+            if not id_file.exists():
+                id_file.write_text(wandb.util.generate_id())
+            self.wandb = wandb.init(
+                project="asyppo", id=id_file.read_text(), resume="allow", dir=args.out, mode=args.wandb, config=vars(args)
+            )
+
+    def write(self, metrics: dict, samples: list[dict]) -> None:
+        if self.is_main:
+            for name, rows in (("metrics.jsonl", [metrics]), ("rollouts.jsonl", samples)):
+                with (self.args.out / name).open("a") as file:
+                    file.write("".join(json.dumps(row) + "\n" for row in rows))
+            if self.wandb:
+                self.wandb.log(metrics, step=metrics["step"])
+            print(readable(metrics, self.args.steps), flush=True)
+
+    def finish(self, seconds: float) -> None:
+        if not self.is_main:
+            return
+        if self.wandb:
+            self.wandb.finish()
+        rows = [json.loads(line) for line in (self.args.out / "metrics.jsonl").read_text().splitlines()]
+        accuracies = [row[self.eval_key] for row in rows if self.eval_key in row]
+        reached = f"held-out accuracy {accuracies[0]:.1%} → {accuracies[-1]:.1%}; " if accuracies else ""
+        print(
+            f"Finished step {self.args.steps} after {seconds / 60:.1f} minutes: {reached}models, checkpoint, metrics and "
+            f"rollouts are in {self.args.out}.\nNext: train on with the same command and --resume {self.args.out} "
+            f"--steps {2 * self.args.steps}, or score the actor with evaluate.py --model {self.args.out}/model."
+        )
 
 
-def append(path: Path, rows: list[dict]) -> None:
-    with path.open("a") as file:
-        file.write("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def start_wandb(args: argparse.Namespace):
-    """wandb's run, or None. Its id is kept in the folder, so that a resumed run goes on in the same curves."""
-    if args.wandb == "disabled":
-        return None
-    import wandb
-
-    id_file = args.out / "wandb_id"
-    if not id_file.exists():
-        id_file.write_text(wandb.util.generate_id())
-    return wandb.init(
-        project="asyppo", id=id_file.read_text(), resume="allow", dir=args.out, mode=args.wandb, config=vars(args),
-        settings=wandb.Settings(silent=True),
-    )  # fmt: skip
+def readable(metrics: dict, n_steps: int) -> str:
+    """The step in one line."""
+    parts = [f"step {metrics['step']:>4}/{n_steps}"]
+    if "reward_mean" in metrics:
+        parts.append(f"reward {metrics['reward_mean']:.3f}  length {metrics['response_len_mean']:.1f}")
+        parts.append(f"entropy {metrics['entropy']:.3f}  kl {metrics['approx_kl']:.4f}  clip {metrics['clip_frac']:.3f}")
+        variances = [v for k, v in metrics.items() if k.endswith("/explained_variance")]
+        if variances:
+            parts.append("explained " + "/".join(f"{v:.2f}" for v in variances))
+        if "value_std_p50" in metrics:
+            parts.append(f"σ {metrics['value_std_p50']:.3f}")
+        parts.append(f"{metrics['time/step']:.1f} s")
+    parts += [f"{key[5:]} accuracy {value:.1%}" for key, value in metrics.items() if key.startswith("eval/")]
+    return "  ".join(parts)
 
 
 def rollout_samples(rollout: Rollout, answers: list, tokenizer, step: int, n: int = 4) -> list[dict]:
@@ -301,15 +339,16 @@ def rollout_samples(rollout: Rollout, answers: list, tokenizer, step: int, n: in
     return samples
 
 
-def save_models(args, actor, critics, tokenizer, world: World) -> None:
+def save_models(run: "Run") -> None:
     """The actor in Hugging Face format in model/, the critics beside it in critic0/, critic1/, …"""
-    state = full_state(actor)
-    if world.is_main:
-        actor.lm.save_pretrained(args.out / "model", state_dict=strip(state, "lm."))
-        actor.saved_generation_config.save_pretrained(args.out / "model")
-        tokenizer.save_pretrained(args.out / "model")
-    for m, critic in enumerate(critics):
-        save_critic(critic, args.out / f"critic{m}", world)
+    folder = run.args.out / "model"
+    state = full_state(run.actor)
+    if run.world.is_main:
+        run.actor.lm.save_pretrained(folder, state_dict=strip(state, "lm."))
+        run.actor.saved_generation_config.save_pretrained(folder)
+        run.tokenizer.save_pretrained(folder)
+    for m, critic in enumerate(run.critics):
+        save_critic(critic, run.args.out / f"critic{m}", run.world)
 
 
 def peak_memory_gb(world: World) -> float:
@@ -324,113 +363,95 @@ class Stopwatch:
 
     def __init__(self):
         self.began = time.time()
-        self.seconds: dict[str, float] = {}
+        self.phases: dict[str, float] = {}
 
     @contextmanager
     def phase(self, name: str):
         began = time.time()
         yield
-        self.seconds[f"time/{name}"] = time.time() - began
+        self.phases[f"time/{name}"] = self.phases.get(f"time/{name}", 0.0) + time.time() - began
 
-    def all(self) -> dict[str, float]:
-        return {**self.seconds, "time/step": time.time() - self.began}
-
-
-def readable(metrics: dict, total: int) -> str:
-    """The step in one line."""
-    parts = [f"step {metrics['step']:>4}/{total}"]
-    if "reward_mean" in metrics:
-        parts.append(f"reward {metrics['reward_mean']:.3f}  length {metrics['response_len_mean']:.1f}")
-        parts.append(f"entropy {metrics['entropy']:.3f}  kl {metrics['approx_kl']:.4f}  clip {metrics['clip_frac']:.3f}")
-        variances = [v for k, v in metrics.items() if k.endswith("/explained_variance")]
-        if variances:
-            parts.append("explained " + "/".join(f"{v:.2f}" for v in variances))
-        if "value_std_p50" in metrics:
-            parts.append(f"σ {metrics['value_std_p50']:.3f}")
-        parts.append(f"{metrics['time/step']:.1f} s")
-    parts += [f"{key[5:]} accuracy {value:.1%}" for key, value in metrics.items() if key.startswith("eval/")]
-    return "  ".join(parts)
+    def seconds(self) -> dict[str, float]:
+        return {**self.phases, "time/step": time.time() - self.began}
 
 
 # -- the algorithm ------------------------------------------------------------------------------------------------------
 
 
-def sample_rollout(actor, tokenizer, batch: list[Problem], template, sampling, verifier, args, step, world, watch):
-    """Draw G responses to each problem and verify them. -> Rollout, and the extracted answers."""
-    prompts = [prompt_tokens(p.problem, template, tokenizer) for p in batch for _ in range(args.group_size)]
-    golds = [p.answer for p in batch for _ in range(args.group_size)]
-    with watch.phase("generate"):
-        seed = stream_seed(args.seed, "rollout", step)
-        responses = generate_responses(actor, tokenizer, prompts, sampling, world, seed, "generate")
-    with watch.phase("verify"):
-        texts = [tokenizer.decode(r.tokens, skip_special_tokens=True) for r in responses]
-        answers, rewards = verify_responses(texts, golds, args.extract, verifier, world)
-    return make_rollout(responses, texts, golds, rewards, args.group_size), answers
+@dataclass
+class Run:
+    """What the steps of one run share."""
+
+    args: argparse.Namespace
+    world: World
+    tokenizer: PreTrainedTokenizerBase
+    template: str | None
+    problems: list[Problem]
+    held_out: list[Problem]
+    sampling: Sampling
+    verifier: Verifier
+    actor: Actor
+    actor_optimizer: torch.optim.Optimizer
+    critics: list[MiniCritic]
+    critic_optimizers: list[torch.optim.Optimizer]
+
+    @property
+    def trained(self) -> dict[str, tuple[torch.nn.Module, torch.optim.Optimizer]]:
+        """Everything that a checkpoint holds."""
+        pairs = [(self.actor, self.actor_optimizer), *zip(self.critics, self.critic_optimizers)]
+        return dict(zip(["actor", *(f"critic{m}" for m in range(len(self.critics)))], pairs))
 
 
-def token_signal(by: str, std_BT, rollout: Rollout, seed: int) -> torch.Tensor:
-    """What --mask-by and --filter-by rank tokens by. -> [B, T]"""
-    if by == "std":
-        return std_BT
-    if by == "entropy":
-        return rollout.old_entropy_BT
-    return torch.rand(rollout.mask_BT.shape, generator=torch.Generator().manual_seed(seed))
-
-
-def train_step(actor, actor_optimizer, critics, critic_optimizers, tokenizer, problems, template, sampling, verifier, args, step, world):
-    """METHOD's step. -> metrics, and a few decoded responses."""
-    watch = Stopwatch()
-    # 1. Sample P prompts, draw G responses to each from the current policy, verify them; π_old and its entropy.
-    batch = problems_of_step(problems, step, args.prompts_per_step, args.seed)
-    rollout, answers = sample_rollout(actor, tokenizer, batch, template, sampling, verifier, args, step, world, watch)
-    mask_BT = rollout.mask_BT
-    with watch.phase("score"):
-        rollout.old_logp_BT, rollout.old_entropy_BT = score_responses(actor, rollout, args.token_budget, world, args.temperature)
+def train_step(run: Run, step: int) -> tuple[dict, list[dict]]:
+    """One step of the method, in the paper's order. -> metrics, and a few decoded responses."""
+    args, world, watch = run.args, run.world, Stopwatch()
     metrics: dict = {"step": step}
 
-    if critics:
-        rewards_BT = asyppo.terminal_rewards(rollout.rewards_B, mask_BT)
+    # 1. Sample P prompts, draw G responses to each from the current policy, verify them; keep π_old and its entropy.
+    rollout, answers = sample_rollout(run, step, watch)
+    mask_BT = rollout.mask_BT
+    rewards_BT = asyppo.terminal_rewards(rollout.rewards_B, mask_BT)
+
+    if run.critics:
         # 2. Shard: each critic gets its own part of every prompt's responses.
-        shards_MB = shard(rollout.group_B, len(critics), args.shard_by, generator(args.seed, "shards", step))
-        values_MBT = torch.zeros(len(critics), *mask_BT.shape)
+        shards_MB = shard(rollout.group_B, len(run.critics), args.shard_by, generator(args.seed, "shards", step))
+
+        # 3. Fit each critic to the returns of its shard.
         with watch.phase("values"):
+            values_MBT = torch.zeros(len(run.critics), *mask_BT.shape)
             if args.critic_order == "last" or args.critic_lam < 1:
-                values_MBT = ensemble_values(critics, rollout, args.token_budget, world)
+                values_MBT = ensemble_values(run.critics, rollout, args.token_budget, world)
         values_BT = asyppo.aggregate(values_MBT, args.aggregate)
         returns_BT = asyppo.lambda_returns(rewards_BT, values_BT, mask_BT, args.gamma, args.critic_lam)
-        # 3. Fit each critic on its shard.
         with watch.phase("fit_critics"):
-            fitted = fit_critics(critics, critic_optimizers, rollout, returns_BT, shards_MB, args, step, world)
+            fitted = fit_critics(run.critics, run.critic_optimizers, rollout, returns_BT, shards_MB, args, step, world)
+
         # 4. Ensemble: every critic's value of every state, their mean, generalised advantage estimation.
         with watch.phase("values"):
             if args.critic_order == "first":
-                values_MBT = ensemble_values(critics, rollout, args.token_budget, world)
+                values_MBT = ensemble_values(run.critics, rollout, args.token_budget, world)
         values_BT = asyppo.aggregate(values_MBT, args.aggregate)
         advantages_BT = asyppo.gae(rewards_BT, values_BT, mask_BT, args.gamma, args.lam)
         std_BT = asyppo.disagreement(values_MBT)
         metrics |= {f"critic{m}/{key}": value for m, each in enumerate(fitted) for key, value in each.items()}
         metrics |= value_metrics(values_MBT, std_BT, returns_BT, rollout, shards_MB)
     else:
-        advantages_B = asyppo.group_advantages(rollout.rewards_B, rollout.group_B, args.group_std)
-        advantages_BT = advantages_B[:, None] * mask_BT
-        std_BT = torch.zeros(mask_BT.shape)
+        advantages_BT = mask_BT * asyppo.group_advantages(rollout.rewards_B, rollout.group_B, args.group_std)[:, None]
+        std_BT = None
     metrics |= {"adv_mean": advantages_BT[mask_BT].mean().item(), "adv_std": advantages_BT[mask_BT].std(correction=0).item()}
     if args.whiten:
         advantages_BT = asyppo.whiten(advantages_BT, mask_BT)
 
     # 5. Disagreement: no policy gradient where the critics agree most, no entropy bonus where they differ most.
-    advantage_mask_BT, entropy_filter_BT = mask_BT, mask_BT
-    if args.mask_by != "none":
-        signal_BT = token_signal(args.mask_by, std_BT, rollout, stream_seed(args.seed, "mask", step))
-        advantage_mask_BT = asyppo.advantage_mask(signal_BT, mask_BT, args.mask_fraction)
-    if args.filter_by != "none":
-        signal_BT = token_signal(args.filter_by, std_BT, rollout, stream_seed(args.seed, "filter", step))
-        entropy_filter_BT = asyppo.entropy_filter(signal_BT, mask_BT, args.filter_fraction)
+    signal_BT = token_signal(args.mask_by, std_BT, rollout, generator(args.seed, "random mask", step))
+    advantage_mask_BT = asyppo.advantage_mask(signal_BT, mask_BT, args.mask_fraction if args.mask_by != "none" else 0.0)
+    signal_BT = token_signal(args.filter_by, std_BT, rollout, generator(args.seed, "random filter", step))
+    entropy_filter_BT = asyppo.entropy_filter(signal_BT, mask_BT, args.filter_fraction if args.filter_by != "none" else 0.0)
 
     # 6. Policy: several passes of the clipped objective over the same rollout.
     with watch.phase("policy"):
         metrics |= asyppo.update_policy(
-            actor, actor_optimizer, rollout, advantages_BT, advantage_mask_BT, entropy_filter_BT, args, step, world
+            run.actor, run.actor_optimizer, rollout, advantages_BT, advantage_mask_BT, entropy_filter_BT, args, step, world
         )
 
     n_tokens = int(mask_BT.sum())
@@ -442,96 +463,117 @@ def train_step(actor, actor_optimizer, critics, critic_optimizers, tokenizer, pr
         "entropy": rollout.old_entropy_BT[mask_BT].mean().item(),
         "adv_masked_frac": 1 - int(advantage_mask_BT.sum()) / n_tokens,
         "entropy_filtered_frac": 1 - int(entropy_filter_BT.sum()) / n_tokens,
-        "verify_failures": sum(gather_list([verifier.failures], world)),
-        **watch.all(),
+        "verify_failures": sum(gather_list([run.verifier.failures], world)),
+        "peak_memory_gb": max(gather_list([peak_memory_gb(world)], world)),
+        **watch.seconds(),
     }
-    metrics |= {"tokens_per_s": n_tokens / metrics["time/step"], "peak_memory_gb": max(gather_list([peak_memory_gb(world)], world))}
-    return metrics, rollout_samples(rollout, answers, tokenizer, step)
+    metrics["tokens_per_s"] = n_tokens / metrics["time/step"]
+    return metrics, rollout_samples(rollout, answers, run.tokenizer, step)
 
 
-def train(args: argparse.Namespace, world: World) -> None:
-    began = time.time()
-    critic_names = default_critics(args)
+def sample_rollout(run: Run, step: int, watch: Stopwatch) -> tuple[Rollout, list[str | None]]:
+    """Step 1. -> the rollout with rewards, old log-probabilities and entropies, and the extracted answers."""
+    args, world = run.args, run.world
+    batch = problems_of_step(run.problems, step, args.prompts_per_step, args.seed)
+    prompts = [prompt_tokens(p.problem, run.template, run.tokenizer) for p in batch for _ in range(args.group_size)]
+    golds = [p.answer for p in batch for _ in range(args.group_size)]
+    with watch.phase("generate"):
+        seed = stream_seed(args.seed, "rollout", step)
+        responses = generate_responses(run.actor, run.tokenizer, prompts, run.sampling, world, seed, "generate")
+    with watch.phase("verify"):
+        texts = [run.tokenizer.decode(r.tokens, skip_special_tokens=True) for r in responses]
+        answers, rewards = verify_responses(texts, golds, args.extract, run.verifier, world)
+    rollout = make_rollout(responses, texts, golds, rewards, args.group_size)
+    with watch.phase("score"):
+        rollout.old_logp_BT, rollout.old_entropy_BT = score_responses(
+            run.actor, rollout, args.token_budget, world, args.temperature
+        )
+    return rollout, answers
+
+
+def token_signal(by: str, std_BT: torch.Tensor | None, rollout: Rollout, order: torch.Generator) -> torch.Tensor:
+    """What --mask-by and --filter-by rank tokens by. -> [B, T]"""
+    if by == "std":
+        return std_BT
+    if by == "entropy":
+        return rollout.old_entropy_BT
+    return torch.rand(rollout.mask_BT.shape, generator=order)
+
+
+def held_out_accuracy(run: Run) -> float:
+    """Share of right answers, one sampled response to each held-out problem."""
+    summary, _ = evaluate(
+        run.actor, run.tokenizer, run.held_out, run.template, run.sampling, run.args.extract, 1, run.verifier, run.world,
+        run.args.seed, "evaluate",
+    )  # fmt: skip
+    return summary["avg@k"]
+
+
+def set_up(args: argparse.Namespace, world: World) -> Run:
+    """Everything that can be wrong with the user's models and data is found here, cheap checks before costly ones."""
+    names = critic_names(args)
     tokenizer = load_tokenizer(args.model)
-    for flag_value in critic_names:
-        if load_tokenizer(flag_value).get_vocab() != tokenizer.get_vocab():
-            raise UserError(f"--critics {flag_value}: its tokenizer is not the actor's; critics read the actor's tokens.")
+    for name in dict.fromkeys(names):
+        if load_tokenizer(name).get_vocab() != tokenizer.get_vocab():
+            raise UserError(f"--critics {name}: its tokenizer is not the actor's; critics read the actor's tokens.")
     template = read_template(args.template, tokenizer, args.model)
     problems = load_problems(args.data, args.n_problems, args.seed)
     held_out = load_problems(args.eval_data, None, args.seed, split="test", flag="--eval-data") if args.eval_data else []
-    longest = max(len(prompt_tokens(p.problem, template, tokenizer)) for p in problems) + args.max_new_tokens
+    longest = max(len(prompt_tokens(p.problem, template, tokenizer)) for p in problems + held_out) + args.max_new_tokens
     if longest > args.token_budget:
-        raise UserError(f"--token-budget {args.token_budget} cannot hold the longest prompt with its response ({longest} tokens).")
+        raise UserError(f"--token-budget {args.token_budget} cannot hold the longest prompt and response ({longest} tokens).")
     prepare_folder(args, world)
 
     dtype = compute_dtype(args.dtype, world)
     actor = load_actor(args.model, world, dtype, args.gradient_checkpointing)
-    critics = [load_critic(name, world, dtype, args.gradient_checkpointing) for name in critic_names]
-    actor_optimizer = torch.optim.AdamW(actor.parameters(), lr=args.lr, weight_decay=0.0)
-    critic_optimizers = [torch.optim.AdamW(c.parameters(), lr=args.critic_lr, weight_decay=0.0) for c in critics]
-    trained = {"actor": (actor, actor_optimizer)}
-    trained |= {f"critic{m}": pair for m, pair in enumerate(zip(critics, critic_optimizers))}
-    sampling = Sampling(
-        args.max_new_tokens,
-        args.temperature,
-        frozenset(stop_token_ids(actor, tokenizer, template)),
-        stop_strings(args.stop),
-        args.generate_batch,
-    )
-    say = print if world.is_main else lambda *_, **__: None
-    done = load_checkpoint(args.out / "checkpoint", trained) if args.resume else 0
+    critics = [load_critic(name, world, dtype, args.gradient_checkpointing) for name in names]
     if world.is_main:
-        for name in ("metrics.jsonl", "rollouts.jsonl"):
-            keep_steps(args.out / name, done if args.resume else -1)
-    wandb_run = start_wandb(args) if world.is_main else None
-    say(
-        f"{args.algo}: actor {args.model}, {len(critics)} critics {' '.join(dict.fromkeys(critic_names))}\n"
-        f"{len(problems)} problems, {args.prompts_per_step} × {args.group_size} responses a step, {args.minibatch_size} per "
-        f"optimizer step, {args.epochs} passes; {world.size} × {world.device.type}, {dtype}; files in {args.out}",
-        flush=True,
+        print(
+            f"{args.algo}: actor {args.model}, {len(critics)} critics {' '.join(dict.fromkeys(names))}\n"
+            f"{len(problems)} problems, {args.prompts_per_step} × {args.group_size} responses a step, {args.minibatch_size} "
+            f"per optimizer step, {args.epochs} passes; {world.size} × {world.device.type}, {dtype}; files in {args.out}",
+            flush=True,
+        )
+    return Run(
+        args=args,
+        world=world,
+        tokenizer=tokenizer,
+        template=template,
+        problems=problems,
+        held_out=held_out,
+        sampling=Sampling(
+            args.max_new_tokens,
+            args.temperature,
+            frozenset(stop_token_ids(actor, tokenizer, template)),
+            stop_strings(args.stop),
+            args.generate_batch,
+        ),
+        verifier=Verifier(),
+        actor=actor,
+        actor_optimizer=torch.optim.AdamW(actor.parameters(), lr=args.lr, weight_decay=0.0),
+        critics=critics,
+        critic_optimizers=[torch.optim.AdamW(c.parameters(), lr=args.critic_lr, weight_decay=0.0) for c in critics],
     )
 
-    with Verifier() as verifier:
-        accuracies: list[float] = []
 
-        def measure() -> dict:
-            """Sampled accuracy on the held-out problems."""
-            if not held_out:
-                return {}
-            summary, _ = evaluate(
-                actor, tokenizer, held_out, template, sampling, args.extract, 1, verifier, world, args.seed, "evaluate"
-            )
-            accuracies.append(summary["avg@k"])
-            return {f"eval/{Path(args.eval_data).stem}": summary["avg@k"]}
-
-        def log(metrics: dict, samples: list[dict]) -> None:
-            if world.is_main:
-                append(args.out / "metrics.jsonl", [metrics])
-                append(args.out / "rollouts.jsonl", samples)
-                if wandb_run:
-                    wandb_run.log(metrics, step=metrics["step"])
-                print(readable(metrics, args.steps), flush=True)
-
-        if done == 0 and held_out:
-            log({"step": 0, **measure()}, [])
+def train(args: argparse.Namespace, world: World) -> None:
+    began = time.time()
+    run = set_up(args, world)
+    done = load_checkpoint(args.out / "checkpoint", run.trained) if args.resume else 0
+    log = Log(args, world, done)
+    with run.verifier:
+        if run.held_out and done == 0:
+            log.write({"step": 0, log.eval_key: held_out_accuracy(run)}, [])
         for step in range(done + 1, args.steps + 1):
-            metrics, samples = train_step(
-                actor, actor_optimizer, critics, critic_optimizers, tokenizer, problems, template, sampling, verifier, args, step, world
-            )  # fmt: skip
-            if step == args.steps or (args.eval_every and step % args.eval_every == 0):
-                metrics |= measure()
-            log(metrics, samples)
-            if step == args.steps or (args.save_every and step % args.save_every == 0):
-                save_checkpoint(args.out / "checkpoint", trained, step, world)
-    save_models(args, actor, critics, tokenizer, world)
-    if wandb_run:
-        wandb_run.finish()
-    reached = f"held-out accuracy {accuracies[0]:.1%} → {accuracies[-1]:.1%}; " if accuracies else ""
-    say(
-        f"Finished step {args.steps} in {(time.time() - began) / 60:.1f} minutes: {reached}models, metrics and rollouts are in {args.out}.\n"
-        f"Next: train on with `{Path(sys.argv[0]).name} … --resume {args.out} --steps {2 * args.steps}`, "
-        f"or score it with `python evaluate.py --model {args.out}/model --benchmarks {args.eval_data or 'math500'}`"
-    )
+            metrics, samples = train_step(run, step)
+            last = step == args.steps
+            if run.held_out and (last or (args.eval_every and step % args.eval_every == 0)):
+                metrics[log.eval_key] = held_out_accuracy(run)
+            log.write(metrics, samples)
+            if last or (args.save_every and step % args.save_every == 0):
+                save_checkpoint(args.out / "checkpoint", run.trained, step, world)
+    save_models(run)
+    log.finish(time.time() - began)
 
 
 def main(argv: list[str] | None = None) -> int:

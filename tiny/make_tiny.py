@@ -8,11 +8,13 @@ The task is a chain of additions and subtractions, solved one step a line:
                          12-3=9
                          \\boxed{9}
 
-Both models first learn to solve it from right demonstrations (the arithmetic), then from demonstrations in which every
-step is wrong with probability WRONG_STEP and the following lines go on from the wrong number (the noise). The result
-knows how to add but samples many wrong steps: its greedy answers are right, its sampled ones mostly not. That is what
-reinforcement learning has to mend, and since only the final box is rewarded, the credit must travel back to the line
-that went wrong. A base that has not learned its arithmetic gives RL nothing to sharpen (LOG.md).
+Both models first learn to solve it from right demonstrations (the arithmetic), then from demonstrations by careful and
+careless writers, whose steps are wrong at random and whose following lines go on from the wrong number (the noise). The
+result knows how to add but samples many wrong steps: its greedy answers are right, its sampled ones mostly not. That is
+what reinforcement learning has to mend, and since only the final box is rewarded, the credit must travel back to the
+line that went wrong. A base that has not learned its arithmetic gives RL nothing to sharpen. Writers differ because who
+was wrong once will be wrong again: predicting the text then takes noticing mistakes, which is what a critic builds on.
+With one error rate for all, mini-critics explained nothing after forty rollouts (LOG.md).
 """
 
 import argparse
@@ -32,7 +34,8 @@ VOCABULARY = ["<|pad|>", "<|eos|>", "<|unk|>", *"0123456789", "+", "-", "=", "\n
 PAD, EOS = 0, 1
 LARGEST_TERM, LARGEST_TOTAL = 20, 99
 TERMS = (3, 4, 5)
-WRONG_STEP = 0.35
+# how often a writer's step is wrong, and the share of demonstrations by such writers
+CAREFUL, CARELESS, CARELESS_SHARE = 0.02, 0.55, 0.8
 N_TRAIN, N_TEST = 2000, 200
 BATCH = 128
 
@@ -57,8 +60,9 @@ def problem_text(terms: list[int]) -> str:
     return str(terms[0]) + "".join(f"{t:+d}" for t in terms[1:])
 
 
-def demonstration(terms: list[int], wrong_step: float, rng: random.Random) -> str:
-    """The worked solution; each step's result is off by 1…10 with probability wrong_step, and the rest follows it."""
+def demonstration(terms: list[int], noisy: bool, rng: random.Random) -> str:
+    """The worked solution; a noisy writer's results are off by 1…10 at times, and what follows goes on from them."""
+    wrong_step = (CARELESS if rng.random() < CARELESS_SHARE else CAREFUL) if noisy else 0.0
     total, lines = terms[0], []
     for i, term in enumerate(terms[1:], start=1):
         result = total + term
@@ -90,14 +94,14 @@ def make_model(hidden: int, layers: int, intermediate: int, seed: int) -> Qwen3F
     return Qwen3ForCausalLM(config)
 
 
-def batch_of_demonstrations(tokenizer, held_out: set[str], wrong_step: float, size: int, rng: random.Random):
+def batch_of_demonstrations(tokenizer, held_out: set[str], noisy: bool, size: int, rng: random.Random):
     """-> tokens [B, S] right-padded, targets [B, S] with -100 on the prompt and on padding."""
     rows = []
     while len(rows) < size:
         terms = make_problem(rng)
         if (text := problem_text(terms)) not in held_out:
             prompt = tokenizer.encode(text + "\n")
-            rows.append((len(prompt), prompt + tokenizer.encode(demonstration(terms, wrong_step, rng)) + [EOS]))
+            rows.append((len(prompt), prompt + tokenizer.encode(demonstration(terms, noisy, rng)) + [EOS]))
     width = max(len(tokens) for _, tokens in rows)
     tokens_BS = torch.full((size, width), PAD)
     targets_BS = torch.full((size, width), -100)
@@ -134,8 +138,8 @@ def pretrain(model, tokenizer, test: list[dict], clean_steps: int, noisy_steps: 
         scale = min(1.0, step / 100) * (0.1 + 0.45 * (1 + math.cos(math.pi * step / steps)))
         for group in optimizer.param_groups:
             group["lr"] = lr * scale
-        wrong_step = 0.0 if step <= clean_steps else WRONG_STEP
-        tokens_BS, targets_BS = batch_of_demonstrations(tokenizer, held_out, wrong_step, BATCH, rng)
+        noisy = step > clean_steps
+        tokens_BS, targets_BS = batch_of_demonstrations(tokenizer, held_out, noisy, BATCH, rng)
         logits_BSV = model(tokens_BS).logits
         loss = F.cross_entropy(logits_BSV[:, :-1].flatten(0, 1), targets_BS[:, 1:].flatten(), ignore_index=-100)
         optimizer.zero_grad()
@@ -145,7 +149,7 @@ def pretrain(model, tokenizer, test: list[dict], clean_steps: int, noisy_steps: 
         if step % 200 == 0 or step == steps:
             greedy, sampled = (accuracy(model, tokenizer, test, do_sample) for do_sample in (False, True))
             print(
-                f"step {step}/{steps}  wrong {wrong_step}  loss {loss.item():.4f}  greedy {greedy:.3f}"
+                f"step {step}/{steps}  noisy {noisy}  loss {loss.item():.4f}  greedy {greedy:.3f}"
                 f"  sampled {sampled:.3f}  {time.time() - start:.0f} s", flush=True,
             )  # fmt: skip
 
@@ -173,8 +177,8 @@ def main() -> None:
 
     tokenizer = make_tokenizer()
     for name, shape, clean_steps, noisy_steps, lr in (
-        ("critic", dict(hidden=64, layers=3, intermediate=112), 1500, 700, 3e-3),
-        ("actor", dict(hidden=128, layers=4, intermediate=256), 1500, 700, 2e-3),
+        ("critic", dict(hidden=64, layers=3, intermediate=112), 700, 1800, 3e-3),
+        ("actor", dict(hidden=128, layers=4, intermediate=256), 700, 1800, 2e-3),
     ):
         if name not in args.models:
             continue

@@ -1,0 +1,73 @@
+"""One process, two processes and any token budget make the same update; a finished run ends cleanly."""
+
+import pytest
+import torch
+from tests.conftest import run_script
+
+from distributed import UserError, pack
+
+
+def close(a: dict, b: dict, tolerance: float) -> None:
+    """Relative to the norm of all tensors together: single entries near 0 are made of rounding."""
+    assert a.keys() == b.keys()
+    difference = sum(((a[k] - b[k]).double() ** 2).sum() for k in a) ** 0.5
+    norm = sum((a[k].double() ** 2).sum() for k in a) ** 0.5
+    assert norm > 0 and difference <= tolerance * norm, f"relative difference {(difference / norm).item():.2e}"
+
+
+@pytest.mark.parametrize("model, loss_norm", [("qwen", "sequence"), ("llama", "token")])
+def test_one_process_two_processes_and_any_token_budget_make_the_same_update(model, loss_norm, request, tmp_path):
+    name = request.getfixturevalue(model)
+    runs = {}
+    # one process with everything in one micro-batch; small budgets; two processes, in one of which 7 responses of the
+    # shortest length fit a micro-batch and ranks get fillers
+    for label, processes, budget in (("whole", 0, 4096), ("small", 0, 61), ("two", 2, 4096), ("two small", 2, 40)):
+        out = tmp_path / f"{label}.pt"
+        done = run_script("tests/updates.py", name, out, budget, 24, loss_norm, processes=processes)
+        assert done.returncode == 0, done.stderr
+        runs[label] = torch.load(out)
+    whole = runs.pop("whole")
+    for run in runs.values():
+        assert torch.allclose(whole["logp"], run["logp"], atol=1e-5)
+        for name in ("actor", "critic0", "critic1"):
+            close(whole[f"gradients of {name}"], run[f"gradients of {name}"], 1e-6)
+            close(whole[f"weights of {name}"], run[f"weights of {name}"], 1e-5)
+        assert run["first"]["policy_loss"] == pytest.approx(whole["first"]["policy_loss"], abs=1e-6)
+
+
+def test_minibatches_are_the_same_responses_for_any_number_of_processes(qwen, tmp_path):
+    runs = []
+    for processes in (0, 2):
+        done = run_script("tests/updates.py", qwen, tmp_path / f"{processes}.pt", 64, 6, "sequence", processes=processes)
+        assert done.returncode == 0, done.stderr
+        runs.append(torch.load(tmp_path / f"{processes}.pt"))
+    for name in ("actor", "critic0", "critic1"):
+        close(runs[0][f"weights of {name}"], runs[1][f"weights of {name}"], 1e-5)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
+@pytest.mark.parametrize("budget", [50, 64, 333, 10**6])
+def test_micro_batches_hold_every_response_once_within_the_budget_and_equally_many_a_rank(world_size, budget):
+    lengths = torch.randint(1, 51, (97,), generator=torch.Generator().manual_seed(0)).tolist()
+    rows = list(range(5, 90))
+    ranks = pack(rows, lengths, budget, world_size)
+    assert len(ranks) == world_size and len({len(r) for r in ranks}) == 1
+    counted = [row for r in ranks for m in r if m.weight == 1 for row in m.rows]
+    assert sorted(counted) == rows
+    for m in (m for r in ranks for m in r):
+        assert m.weight in (0, 1) and len(m.rows) * max(lengths[row] for row in m.rows) <= budget
+    # no rank does much more than another
+    work = [sum(sum(lengths[row] for row in m.rows) for m in r if m.weight) for r in ranks]
+    assert max(work) <= 1.3 * sum(work) / world_size + 50
+
+
+def test_a_response_longer_than_the_budget_is_an_error_not_dropped():
+    with pytest.raises(UserError, match="--token-budget 10 is smaller"):
+        pack([0, 1], [5, 11], 10, 1)
+
+
+def test_finished_runs_of_two_processes_exit_with_zero_every_time(qwen, tmp_path):
+    codes = [
+        run_script("tests/updates.py", qwen, tmp_path / "out.pt", 4096, 24, "token", processes=2).returncode for _ in range(6)
+    ]
+    assert codes == [0] * 6
