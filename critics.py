@@ -168,7 +168,9 @@ def explained_variance(values_N: torch.Tensor, returns_N: torch.Tensor) -> float
     return (1 - (returns_N - values_N).double().var(correction=0) / variance).item()
 
 
-def value_metrics(values_MBT: torch.Tensor, std_BT: torch.Tensor, returns_BT: torch.Tensor, rollout: Rollout, shards_MB) -> dict:
+def value_metrics(
+    values_MBT: torch.Tensor, std_BT: torch.Tensor, returns_BT: torch.Tensor, rollout: Rollout, shards_MB
+) -> dict:
     """What the critics know and how they differ; all over response tokens.
 
     explained_variance is over all responses, explained_variance_heldout over those that the critic was not fitted on.

@@ -53,7 +53,7 @@ def start(device: str) -> World:
     local_rank, local_size = (int(os.environ.get(k, d)) for k, d in (("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1")))
     if device == "cuda":
         torch.cuda.set_device(local_rank)
-    else:
+    elif "OMP_NUM_THREADS" not in os.environ:
         # two processes with all cores' threads each are many times slower than one after the other
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size))
     # gloo beside NCCL, so that Python objects and CPU tensors can be exchanged on GPU runs too
@@ -226,7 +226,9 @@ def save_checkpoint(folder: Path, models: dict[str, tuple[nn.Module, torch.optim
     if world.is_main:
         shutil.rmtree(new, ignore_errors=True)
     dist.barrier()
-    dcp.save({name: dict(zip(("model", "optimizer"), get_state_dict(*pair))) for name, pair in models.items()}, checkpoint_id=new)
+    dcp.save(
+        {name: dict(zip(("model", "optimizer"), get_state_dict(*pair))) for name, pair in models.items()}, checkpoint_id=new
+    )
     if world.is_main:
         (new / "step.json").write_text(json.dumps({"step": step}))
         shutil.rmtree(old, ignore_errors=True)

@@ -1,7 +1,7 @@
 """How good is a model: avg@k and pass@k with 95 % intervals on benchmarks, JSONL files or hub data sets.
 
-    python evaluate.py --model DIR_OR_ID --benchmarks aime24 math500 --k 4
-    torchrun --nproc_per_node 8 evaluate.py --model DIR_OR_ID --benchmarks problems.jsonl --k 4
+python evaluate.py --model DIR_OR_ID --benchmarks aime24 math500 --k 4
+torchrun --nproc_per_node 8 evaluate.py --model DIR_OR_ID --benchmarks problems.jsonl --k 4
 """
 
 import argparse
@@ -103,7 +103,7 @@ def evaluate(
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add = parser.add_argument
     add("--model", required=True, help="directory or hub id of the model")
     add("--benchmarks", nargs="+", required=True, help=f"any of {', '.join(BENCHMARKS)}; .jsonl or .parquet files; hub ids as ID[:CONFIG[:SPLIT]]")  # fmt: skip
@@ -140,14 +140,14 @@ def stop_strings(flags: list[str]) -> tuple[str, ...]:
 
 
 def run(args: argparse.Namespace, world: World) -> None:
-    tokenizer = load_tokenizer(args.model)
-    template = read_template(args.template, tokenizer, args.model)
     sets = {
         Path(b).stem if b.endswith((".jsonl", ".parquet")) else b.replace("/", "_").replace(":", "_"): load_problems(
             BENCHMARKS.get(b, b), args.n_problems, args.seed, split="test", flag="--benchmarks"
         )
         for b in args.benchmarks
     }
+    tokenizer = load_tokenizer(args.model)
+    template = read_template(args.template, tokenizer, args.model)
     actor = load_actor(args.model, world, compute_dtype(args.dtype, world))
     sampling = Sampling(
         args.max_new_tokens,

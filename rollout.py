@@ -133,7 +133,9 @@ def read_template(template: str | None, tokenizer, name: str) -> str | None:
     """--template as text with {problem} in it: given as such, or as a file. None stands for the chat template."""
     if template is None:
         if not tokenizer.chat_template:
-            raise UserError(f"{name} has no chat template; give --template FILE or TEXT with {{problem}} where the problem goes.")
+            raise UserError(
+                f"{name} has no chat template; give --template FILE or TEXT with {{problem}} where the problem goes."
+            )
         return None
     if "{problem}" not in template:
         if not Path(template).is_file():
@@ -298,7 +300,9 @@ class Rollout:
         return x_BT[rows][self.mask_BT[rows]].to(device)
 
 
-def make_rollout(responses: list[Response], texts: list[str], golds: list[str], rewards: list[float], group_size: int) -> Rollout:
+def make_rollout(
+    responses: list[Response], texts: list[str], golds: list[str], rewards: list[float], group_size: int
+) -> Rollout:
     prompt_len_B = torch.tensor([len(r.prompt) for r in responses])
     response_len_B = torch.tensor([len(r.tokens) for r in responses])
     tokens_BS = torch.zeros(len(responses), int((prompt_len_B + response_len_B).max()), dtype=torch.long)

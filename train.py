@@ -13,6 +13,7 @@ import datetime
 import importlib.metadata
 import json
 import math
+import os
 import resource
 import subprocess
 import sys
@@ -66,7 +67,7 @@ ALGO_DEFAULTS = {
 }
 TINY_DEFAULTS = dict(
     model=str(HERE / "tiny/actor"), data=str(HERE / "tiny/train.jsonl"), eval_data=str(HERE / "tiny/test.jsonl"),
-    n_problems=None, template="{problem}\n", prompts_per_step=16, group_size=16, max_new_tokens=64, lr=3e-4, critic_lr=1e-3,
+    n_problems=None, prompts_per_step=16, group_size=16, max_new_tokens=64, lr=3e-4, critic_lr=1e-3,
     token_budget=4096, generate_batch=256, gradient_checkpointing=False, steps=40, eval_every=10,
 )  # fmt: skip
 TINY_CRITIC = str(HERE / "tiny/critic")
@@ -80,7 +81,7 @@ QWEN3_CRITICS = {
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     switch = argparse.BooleanOptionalAction
 
     add = parser.add_argument_group("models").add_argument
@@ -108,7 +109,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument_group("critics").add_argument
     add("--critic-lr", type=float, default=5e-6, help="AdamW learning rate of the critics")
     add("--critic-epochs", type=int, default=4, help="passes of each critic over its shard of a rollout")
-    add("--critic-order", choices=("first", "last"), default="first", help="fit before or after their values make the advantage")
+    add(
+        "--critic-order", choices=("first", "last"), default="first", help="fit before or after their values make the advantage"
+    )
     add("--shard-by", choices=("group", "prompt", "none"), default="group", help="divide each group's responses over critics, whole prompts, or nothing")  # fmt: skip
     add("--aggregate", choices=("mean", "min"), default="mean", help="ensemble value from the critics' values")
 
@@ -176,7 +179,9 @@ def check_args(args: argparse.Namespace) -> None:
             raise UserError(f"--{name.replace('_', '-')} must not be negative, not {getattr(args, name)}.")
     args.n_problems = args.n_problems or None
     if args.n_critics == 0 and args.algo != "grpo":
-        raise UserError(f"--n-critics 0 leaves --algo {args.algo} without advantages; use --algo grpo for a run without critics.")
+        raise UserError(
+            f"--n-critics 0 leaves --algo {args.algo} without advantages; use --algo grpo for a run without critics."
+        )
     if args.algo == "grpo" and (args.n_critics or args.critics):
         raise UserError("--algo grpo has no critics: leave out --critics and --n-critics, or use --algo ppo or asyppo.")
     if args.critics and len(args.critics) not in (1, args.n_critics):
@@ -184,12 +189,15 @@ def check_args(args: argparse.Namespace) -> None:
     if args.n_critics < 2 and "std" in (args.mask_by, args.filter_by):
         if args.n_critics == 0:
             raise UserError("--mask-by std and --filter-by std need critics; use entropy, random or none with --algo grpo.")
-        print("One critic has no disagreement: --mask-by std and --filter-by std become none.", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":
+            print("One critic has no disagreement: --mask-by std and --filter-by std become none.", file=sys.stderr)
         args.mask_by, args.filter_by = (by if by != "std" else "none" for by in (args.mask_by, args.filter_by))
     if args.shard_by == "group" and args.group_size < args.n_critics:
         raise UserError(f"--group-size {args.group_size} cannot be divided over {args.n_critics} critics; raise it.")
     if args.shard_by == "prompt" and args.prompts_per_step < args.n_critics:
-        raise UserError(f"--prompts-per-step {args.prompts_per_step} cannot be divided over {args.n_critics} critics; raise it.")
+        raise UserError(
+            f"--prompts-per-step {args.prompts_per_step} cannot be divided over {args.n_critics} critics; raise it."
+        )
     n_responses = args.prompts_per_step * args.group_size
     args.minibatch_size = args.minibatch_size or n_responses
     if args.minibatch_size < 1 or n_responses % args.minibatch_size:
@@ -197,7 +205,9 @@ def check_args(args: argparse.Namespace) -> None:
     if args.shard_by != "none" and args.n_critics and args.minibatch_size < args.n_critics:
         raise UserError(f"--minibatch-size {args.minibatch_size} leaves critics without a response in a minibatch; raise it.")
     if args.token_budget < args.max_new_tokens:
-        raise UserError(f"--token-budget {args.token_budget} is smaller than a response of --max-new-tokens {args.max_new_tokens}.")
+        raise UserError(
+            f"--token-budget {args.token_budget} is smaller than a response of --max-new-tokens {args.max_new_tokens}."
+        )
     if isinstance(args.resume, str):
         args.out = Path(args.resume)
     if args.resume and args.out is None:

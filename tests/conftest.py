@@ -49,9 +49,9 @@ def llama(tmp_path_factory) -> str:
     return save_model(LlamaForCausalLM(LlamaConfig(**shape(tie_word_embeddings=False))), tmp_path_factory.mktemp("llama"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def world():
-    """The process group of one process that `python train.py` makes."""
+    """The process group of one process that `python train.py` makes; gone after each file, as some start runs."""
     import distributed
 
     world = distributed.start("cpu")

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.synthetic import full_gradients, full_weights, make_synthetic_rollout, settings
 
 import asyppo
 from critics import ensemble_values, explained_variance, fit_critics, load_critic, save_critic, shard, value_metrics
 from distributed import UserError, generator
+from tests.synthetic import full_gradients, full_weights, make_synthetic_rollout, settings
 
 
 def optimizers(critics):

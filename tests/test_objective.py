@@ -39,8 +39,7 @@ def test_the_objective_is_equation_6(loss_norm):
 
 
 @pytest.mark.parametrize(
-    "ratio, advantage, expected",
-    [(1.5, 2.0, 2.4), (1.5, -2.0, -3.0), (0.5, 2.0, 1.0), (0.5, -2.0, -1.6), (1.1, 2.0, 2.2)],
+    "ratio, advantage, expected", [(1.5, 2.0, 2.4), (1.5, -2.0, -3.0), (0.5, 2.0, 1.0), (0.5, -2.0, -1.6), (1.1, 2.0, 2.2)]
 )
 def test_clipping_worked_by_hand(ratio, advantage, expected):
     on, zero = torch.tensor([True]), torch.zeros(1)
@@ -52,7 +51,7 @@ def test_masked_tokens_get_no_gradient_but_count_in_the_denominator():
     mask_BT = torch.ones(1, 4, dtype=torch.bool)
     logp_BT = torch.full((1, 4), -1.0, requires_grad=True)
     entropy_BT = torch.full((1, 4), 0.5, requires_grad=True)
-    keep_advantage, keep_entropy = torch.tensor([[True, True, False, False]]), torch.tensor([[True, False, True, False]])
+    keep_advantage, keep_entropy = (torch.tensor([[True, True, False, False]]), torch.tensor([[True, False, True, False]]))
     terms_BT = asyppo.objective(
         logp_BT, torch.full((1, 4), -1.0), torch.ones(1, 4), entropy_BT, keep_advantage, keep_entropy, 0.2, 0.2, 0.01
     )

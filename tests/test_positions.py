@@ -1,13 +1,13 @@
 """Garbage in padding changes nothing, in no output of any function."""
 
 import torch
-from tests.synthetic import full_weights, make_synthetic_rollout, settings
 
 import asyppo
 from actor import load_actor
 from critics import ensemble_values, fit_critics, load_critic, shard, value_metrics
 from distributed import generator
 from rollout import score_responses
+from tests.synthetic import full_weights, make_synthetic_rollout, settings
 
 
 def garbage(x_BT, mask_BT, fill):
@@ -59,9 +59,7 @@ def test_models_and_updates_ignore_everything_outside_the_responses(qwen, world)
         torch.manual_seed(1)
         advantages_BT = garbage(torch.randn(mask_BT.shape), mask_BT, fill)
         optimizer = torch.optim.AdamW(actor.parameters(), lr=1e-2)
-        logged = asyppo.update_policy(
-            actor, optimizer, rollout, advantages_BT, mask_BT, mask_BT, settings(epochs=2), 1, world
-        )
+        logged = asyppo.update_policy(actor, optimizer, rollout, advantages_BT, mask_BT, mask_BT, settings(epochs=2), 1, world)
         return [*scores, values_MBT, *full_weights(actor).values(), *full_weights(critic).values()], [fitted, metrics, logged]
 
     (tensors, numbers), (spoilt_tensors, spoilt_numbers) = run(False), run(True)

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from tests.conftest import run_script
 
 from distributed import UserError, pack
+from tests.conftest import run_script
 
 
 def close(a: dict, b: dict, tolerance: float) -> None:

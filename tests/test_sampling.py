@@ -53,9 +53,7 @@ def test_a_prompt_is_answered_alike_in_any_batch_and_padding(qwen, world):
 def test_responses_end_at_any_stop_token_and_keep_it(qwen, world):
     actor, tokenizer = load_actor(qwen, world, torch.float32), load_tokenizer(qwen)
     stops = frozenset(range(1, 12))
-    drawn = generate_responses(
-        actor, tokenizer, [[20, 21]] * 200, sampling(max_new_tokens=6, stop_ids=stops), world, 1, "test"
-    )
+    drawn = generate_responses(actor, tokenizer, [[20, 21]] * 200, sampling(max_new_tokens=6, stop_ids=stops), world, 1, "test")
     ended = {r.tokens[-1] for r in drawn if not r.truncated}
     assert len(ended) > 3, "several different stop tokens should have ended responses"
     for r in drawn:
@@ -109,6 +107,8 @@ def test_sampling_is_repeated_by_its_seed_and_changed_by_another(qwen, world):
     actor, tokenizer = load_actor(qwen, world, torch.float32), load_tokenizer(qwen)
 
     def draw(seed):
-        return [r.tokens for r in generate_responses(actor, tokenizer, [[5, 6]] * 8, sampling(max_new_tokens=8), world, seed, "t")]
+        return [
+            r.tokens for r in generate_responses(actor, tokenizer, [[5, 6]] * 8, sampling(max_new_tokens=8), world, seed, "t")
+        ]
 
     assert draw(1) == draw(1) != draw(2)

@@ -1,18 +1,18 @@
 """Run by test_processes.py under torchrun or alone: the updates of two critics and an actor on a fixed rollout.
 
-    python tests/updates.py MODEL OUT_FILE TOKEN_BUDGET MINIBATCH_SIZE LOSS_NORM
+python tests/updates.py MODEL OUT_FILE TOKEN_BUDGET MINIBATCH_SIZE LOSS_NORM
 """
 
 import sys
 
 import torch
-from tests.synthetic import full_gradients, full_weights, make_synthetic_rollout, settings
 
 import asyppo
 from actor import load_actor
 from critics import ensemble_values, fit_critics, load_critic, shard
 from distributed import generator, start, stop
 from rollout import score_responses
+from tests.synthetic import full_gradients, full_weights, make_synthetic_rollout, settings
 
 
 def updates(model: str, out: str, budget: int, minibatch_size: int, loss_norm: str) -> None:

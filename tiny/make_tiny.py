@@ -8,13 +8,15 @@ The task is a chain of additions and subtractions, solved one step a line:
                          12-3=9
                          \\boxed{9}
 
-Both models first learn to solve it from right demonstrations (the arithmetic), then from demonstrations by careful and
-careless writers, whose steps are wrong at random and whose following lines go on from the wrong number (the noise). The
-result knows how to add but samples many wrong steps: its greedy answers are right, its sampled ones mostly not. That is
-what reinforcement learning has to mend, and since only the final box is rewarded, the credit must travel back to the
-line that went wrong. A base that has not learned its arithmetic gives RL nothing to sharpen. Writers differ because who
-was wrong once will be wrong again: predicting the text then takes noticing mistakes, which is what a critic builds on.
-With one error rate for all, mini-critics explained nothing after forty rollouts (LOG.md).
+Both models first learn to solve it from right demonstrations (the arithmetic), then from demonstrations in which every
+step is wrong with probability WRONG_STEP and the following lines go on from the wrong number (the noise). The result
+knows how to add but samples many wrong steps: its greedy answers are right, its sampled ones mostly not. That is what
+reinforcement learning has to mend, and since only the final box is rewarded, the credit must travel back to the line
+that went wrong. A base that has not learned its arithmetic gives RL nothing to sharpen.
+
+Half of what the critic reads in the second part is marked homework: a + behind every line that is right, a - behind one
+that is wrong, and behind the box the verdict on the whole. Like a language model that has seen corrections, it has met
+the notion of a mistake before it becomes a critic; without, it explained nothing after forty rollouts (LOG.md).
 """
 
 import argparse
@@ -34,8 +36,7 @@ VOCABULARY = ["<|pad|>", "<|eos|>", "<|unk|>", *"0123456789", "+", "-", "=", "\n
 PAD, EOS = 0, 1
 LARGEST_TERM, LARGEST_TOTAL = 20, 99
 TERMS = (3, 4, 5)
-# how often a writer's step is wrong, and the share of demonstrations by such writers
-CAREFUL, CARELESS, CARELESS_SHARE = 0.02, 0.55, 0.8
+WRONG_STEP = 0.35
 N_TRAIN, N_TEST = 2000, 200
 BATCH = 128
 
@@ -60,28 +61,30 @@ def problem_text(terms: list[int]) -> str:
     return str(terms[0]) + "".join(f"{t:+d}" for t in terms[1:])
 
 
-def demonstration(terms: list[int], noisy: bool, rng: random.Random) -> str:
-    """The worked solution; a noisy writer's results are off by 1…10 at times, and what follows goes on from them."""
-    wrong_step = (CARELESS if rng.random() < CARELESS_SHARE else CAREFUL) if noisy else 0.0
+def demonstration(terms: list[int], wrong_step: float, marked: bool, rng: random.Random) -> str:
+    """The worked solution; each step's result is off by 1…10 with probability wrong_step, and the rest follows it."""
     total, lines = terms[0], []
     for i, term in enumerate(terms[1:], start=1):
-        result = total + term
+        right = result = total + term
         if rng.random() < wrong_step:
             offsets = [o for o in range(-10, 11) if o and 0 <= result + o and stays_in_range(result + o, terms[i + 1 :])]
             result += rng.choice(offsets) if offsets else 0
-        lines.append(f"{total}{term:+d}={result}\n")
+        mark = ("+" if result == right else "-") if marked else ""
+        lines.append(f"{total}{term:+d}={result}{mark}\n")
         total = result
-    return "".join(lines) + f"\\boxed{{{total}}}"
+    verdict = ("+" if total == sum(terms) else "-") if marked else ""
+    return "".join(lines) + f"\\boxed{{{total}}}{verdict}"
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a character, and one for `\\boxed{`."""
+    """One token a character, and one for `\\boxed{`. The chat template is the first line: the models know no English."""
     tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(VOCABULARY)}, unk_token="<|unk|>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\\boxed\{|[\s\S]"), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<|pad|>", eos_token="<|eos|>", unk_token="<|unk|>"
-    )
+        tokenizer_object=tokenizer, pad_token="<|pad|>", eos_token="<|eos|>", unk_token="<|unk|>",
+        chat_template="{{ messages[-1]['content'].split('\\n')[0] + '\\n' }}",
+    )  # fmt: skip
 
 
 def make_model(hidden: int, layers: int, intermediate: int, seed: int) -> Qwen3ForCausalLM:
@@ -94,14 +97,17 @@ def make_model(hidden: int, layers: int, intermediate: int, seed: int) -> Qwen3F
     return Qwen3ForCausalLM(config)
 
 
-def batch_of_demonstrations(tokenizer, held_out: set[str], noisy: bool, size: int, rng: random.Random):
+def batch_of_demonstrations(
+    tokenizer, held_out: set[str], wrong_step: float, marked_share: float, size: int, rng: random.Random
+):
     """-> tokens [B, S] right-padded, targets [B, S] with -100 on the prompt and on padding."""
     rows = []
     while len(rows) < size:
         terms = make_problem(rng)
         if (text := problem_text(terms)) not in held_out:
             prompt = tokenizer.encode(text + "\n")
-            rows.append((len(prompt), prompt + tokenizer.encode(demonstration(terms, noisy, rng)) + [EOS]))
+            marked = marked_share > 0 and rng.random() < marked_share
+            rows.append((len(prompt), prompt + tokenizer.encode(demonstration(terms, wrong_step, marked, rng)) + [EOS]))
     width = max(len(tokens) for _, tokens in rows)
     tokens_BS = torch.full((size, width), PAD)
     targets_BS = torch.full((size, width), -100)
@@ -127,7 +133,9 @@ def accuracy(model, tokenizer, problems: list[dict], do_sample: bool) -> float:
     return sum(t.endswith(f"\\boxed{{{p['answer']}}}") for t, p in zip(texts, problems)) / len(problems)
 
 
-def pretrain(model, tokenizer, test: list[dict], clean_steps: int, noisy_steps: int, lr: float, seed: int) -> None:
+def pretrain(
+    model, tokenizer, test: list[dict], clean_steps: int, noisy_steps: int, lr: float, marked_share: float, seed: int
+) -> None:
     held_out = {p["problem"] for p in test}
     rng = random.Random(seed)
     torch.manual_seed(seed)
@@ -138,8 +146,8 @@ def pretrain(model, tokenizer, test: list[dict], clean_steps: int, noisy_steps: 
         scale = min(1.0, step / 100) * (0.1 + 0.45 * (1 + math.cos(math.pi * step / steps)))
         for group in optimizer.param_groups:
             group["lr"] = lr * scale
-        noisy = step > clean_steps
-        tokens_BS, targets_BS = batch_of_demonstrations(tokenizer, held_out, noisy, BATCH, rng)
+        wrong_step, marked = (0.0, 0.0) if step <= clean_steps else (WRONG_STEP, marked_share)
+        tokens_BS, targets_BS = batch_of_demonstrations(tokenizer, held_out, wrong_step, marked, BATCH, rng)
         logits_BSV = model(tokens_BS).logits
         loss = F.cross_entropy(logits_BSV[:, :-1].flatten(0, 1), targets_BS[:, 1:].flatten(), ignore_index=-100)
         optimizer.zero_grad()
@@ -149,7 +157,7 @@ def pretrain(model, tokenizer, test: list[dict], clean_steps: int, noisy_steps: 
         if step % 200 == 0 or step == steps:
             greedy, sampled = (accuracy(model, tokenizer, test, do_sample) for do_sample in (False, True))
             print(
-                f"step {step}/{steps}  noisy {noisy}  loss {loss.item():.4f}  greedy {greedy:.3f}"
+                f"step {step}/{steps}  wrong {wrong_step}  loss {loss.item():.4f}  greedy {greedy:.3f}"
                 f"  sampled {sampled:.3f}  {time.time() - start:.0f} s", flush=True,
             )  # fmt: skip
 
@@ -176,17 +184,16 @@ def main() -> None:
         (args.out / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     tokenizer = make_tokenizer()
-    for name, shape, clean_steps, noisy_steps, lr in (
-        ("critic", dict(hidden=64, layers=3, intermediate=112), 700, 1800, 3e-3),
-        ("actor", dict(hidden=128, layers=4, intermediate=256), 700, 1800, 2e-3),
+    for name, shape, clean_steps, noisy_steps, lr, marked_share in (
+        ("critic", dict(hidden=64, layers=3, intermediate=112), 700, 1500, 3e-3, 0.5),
+        ("actor", dict(hidden=128, layers=4, intermediate=256), 1500, 700, 2e-3, 0.0),
     ):
         if name not in args.models:
             continue
         model = make_model(**shape, seed=args.seed)
         print(f"{name}: {sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
-        pretrain(
-            model, tokenizer, test, int(clean_steps * args.scale), int(noisy_steps * args.scale), lr, seed=args.seed + 1
-        )
+        steps = int(clean_steps * args.scale), int(noisy_steps * args.scale)
+        pretrain(model, tokenizer, test, *steps, lr, marked_share, seed=args.seed + 1)
         model.generation_config = GenerationConfig(pad_token_id=PAD, eos_token_id=EOS)
         model.save_pretrained(args.out / name)
         make_tokenizer().save_pretrained(args.out / name)

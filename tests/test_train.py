@@ -1,0 +1,145 @@
+"""Whole runs, as users start them."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.conftest import ROOT, run_script
+
+# half the embedded default's batch
+SMALL = ["--prompts-per-step", 8, "--group-size", 8, "--eval-every", 0]
+PROMISED = """step reward_mean reward_std response_len_mean truncated_frac entropy policy_loss clip_frac approx_kl grad_norm
+adv_mean adv_std adv_masked_frac entropy_filtered_frac value_mean value_std_p10 value_std_p50 value_std_p90 critic_corr
+critic0/loss critic0/explained_variance critic0/value_correct critic0/value_wrong critic0/grad_norm critic1/loss
+time/generate time/verify time/fit_critics time/values time/policy time/step tokens_per_s peak_memory_gb""".split()
+
+
+def rows(folder: Path, name: str = "metrics.jsonl") -> list[dict]:
+    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+
+
+def run_train(out: Path, *flags, processes: int = 0):
+    done = run_script("train.py", "--out", out, *flags, processes=processes)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    files = [
+        folder / "model/model.safetensors",
+        folder / "critic0/model.safetensors",
+        folder / "critic1/value_head.safetensors",
+    ]
+    return {f"{file}{name}".removeprefix(str(folder)): x for file in files for name, x in load_file(file).items()}
+
+
+def test_the_embedded_default_improves_its_reward_within_a_few_steps(tmp_path):
+    done = run_train(tmp_path / "run", "--steps", 12)
+    metrics = rows(tmp_path / "run")
+    assert [m["step"] for m in metrics] == list(range(13))
+    assert metrics[-1]["eval/test"] > metrics[0]["eval/test"] + 0.1
+    first, last = ([m["reward_mean"] for m in metrics[a:b]] for a, b in ((1, 4), (10, 13)))
+    assert sum(last) / 3 > sum(first) / 3 + 0.1
+    for key in PROMISED:
+        assert all(key in m and math.isfinite(m[key]) for m in metrics[1:]), key
+    for m in metrics[1:]:
+        assert m["adv_masked_frac"] == pytest.approx(0.2, abs=1e-3) == m["entropy_filtered_frac"]
+        assert abs(m["approx_kl_first"]) < 1e-6, "the first update of a rollout is on-policy"
+    assert done.stdout.count("step ") >= 13 and "held-out accuracy" in done.stdout and "--resume" in done.stdout
+    samples = rows(tmp_path / "run", "rollouts.jsonl")
+    assert {s["step"] for s in samples} == set(range(1, 13))
+    for s in samples:
+        assert s["reward"] == float(s["answer"] == s["gold"])
+        assert s["truncated"] or s["response"].endswith("<|eos|>")
+
+
+@pytest.mark.parametrize("algo, critics", [("ppo", 1), ("grpo", 0)])
+def test_the_baselines_are_settings_of_the_same_code(tmp_path, algo, critics):
+    run_train(tmp_path / "run", "--algo", algo, "--steps", 2, *SMALL, "--eval-data", "")
+    last = rows(tmp_path / "run")[-1]
+    assert sum(key.endswith("/loss") for key in last) == critics
+    assert last["adv_masked_frac"] == last["entropy_filtered_frac"] == 0 and last["grad_norm"] > 0
+    assert (tmp_path / "run/critic0").exists() == bool(critics)
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    assert config["settings"]["algo"] == algo and config["packages"]["torch"]
+
+
+def test_half_a_run_resumed_equals_a_whole_one_to_the_last_bit(tmp_path):
+    whole, half = tmp_path / "whole", tmp_path / "half"
+    run_train(whole, "--steps", 4, *SMALL)
+    run_train(half, "--steps", 2, *SMALL)
+    run_train(half, "--steps", 4, *SMALL, "--resume")
+    assert weights(whole).keys() == weights(half).keys()
+    for name, expected in weights(whole).items():
+        assert torch.equal(expected, weights(half)[name]), name
+
+    def without_clock(folder):
+        return [
+            {k: v for k, v in m.items() if "time" not in k and "per_s" not in k and "memory" not in k} for m in rows(folder)
+        ]
+
+    resumed = [m for m in without_clock(half) if m["step"] > 2]
+    assert resumed == [m for m in without_clock(whole) if m["step"] > 2]
+    assert [m["step"] for m in rows(half)] == [0, 1, 2, 3, 4]
+    refused = run_script("train.py", "--out", half, "--steps", 6, *SMALL, "--resume", "--lr", "1e-5")
+    assert refused.returncode == 2 and "--lr" in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_a_run_of_two_processes_saves_models_that_plain_transformers_loads(tmp_path):
+    run_train(tmp_path / "run", "--steps", 2, *SMALL, "--save-every", 1, processes=2)
+    model, tokenizer = (c.from_pretrained(tmp_path / "run/model") for c in (AutoModelForCausalLM, AutoTokenizer))
+    base = AutoModelForCausalLM.from_pretrained(ROOT / "tiny/actor")
+    assert any(not torch.equal(a, b) for a, b in zip(model.parameters(), base.parameters()))
+    prompt = tokenizer("3+4-2\n", return_tensors="pt")
+    text = tokenizer.decode(model.generate(**prompt, max_new_tokens=40, do_sample=False)[0])
+    assert "3+4=7\n7-2=5\n\\boxed{5}<|eos|>" in text
+    for m in (0, 1):
+        assert (tmp_path / f"run/critic{m}/value_head.safetensors").exists()
+    done = run_script(
+        "evaluate.py", "--model", tmp_path / "run/model", "--benchmarks", "tiny/test.jsonl", "--k", 2, "--n-problems", 20, "--max-new-tokens", 64, "--out", tmp_path / "eval", processes=2,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "eval/eval.json").read_text())["results"]["test"]["problems"] == 20
+
+
+def test_the_papers_command_runs_against_a_stand_in_for_qwen3(qwen, tmp_path):
+    """The paper's setting on a local directory with Qwen3's configuration shrunk: only sizes and names are given."""
+    tokenizer = AutoTokenizer.from_pretrained(qwen)
+    tokenizer.chat_template = "{{ messages[0].content[:3] }}="
+    model = AutoModelForCausalLM.from_pretrained(qwen)
+    model.save_pretrained(tmp_path / "Qwen3-stand-in")
+    tokenizer.save_pretrained(tmp_path / "Qwen3-stand-in")
+    name = tmp_path / "Qwen3-stand-in"
+    run_train(
+        tmp_path / "run", "--model", name, "--critics", name, "--data", "tiny/train.jsonl", "--n-problems", 100,
+        "--prompts-per-step", 2, "--group-size", 4, "--max-new-tokens", 16, "--steps", 2, "--dtype", "bf16", processes=1,
+    )  # fmt: skip
+    last = rows(tmp_path / "run")[-1]
+    assert last["step"] == 2 and all(math.isfinite(v) for v in last.values())
+    generation = json.loads((tmp_path / "run/model/generation_config.json").read_text())
+    assert generation["top_k"] == 20, "the model's own generation config is saved with it, though not used here"
+
+
+def test_every_ablation_flag_changes_the_run(tmp_path):
+    """Each of these is one word on the command line; a flag that did nothing would leave the second step's numbers equal."""
+    base = ["--steps", 2, *SMALL, "--eval-data", ""]
+
+    def fingerprint(name, *flags):
+        run_train(tmp_path / name, *base, *flags)
+        last = rows(tmp_path / name)[-1]
+        return last["policy_loss"], last["grad_norm"], last["reward_mean"], last["entropy"], last["value_mean"]
+
+    flags = {
+        "default": [], "order": ["--critic-order", "last"], "shard": ["--shard-by", "prompt"], "aggregate": ["--aggregate", "min"],
+        "mask": ["--mask-by", "entropy"], "filter": ["--filter-by", "none", "--entropy-coef", "0.05"],
+        "norm": ["--loss-norm", "token"], "lam": ["--lam", "0.9", "--critic-lam", "0.9"], "minibatch": ["--minibatch-size", "16"],
+    }  # fmt: skip
+    prints = {name: fingerprint(name, *extra) for name, extra in flags.items()}
+    assert len(set(prints.values())) == len(prints), prints
+    assert fingerprint("again") == prints["default"]
