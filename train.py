@@ -67,7 +67,7 @@ ALGO_DEFAULTS = {
 }
 TINY_DEFAULTS = dict(
     model=str(HERE / "tiny/actor"), data=str(HERE / "tiny/train.jsonl"), eval_data=str(HERE / "tiny/test.jsonl"),
-    n_problems=None, prompts_per_step=16, group_size=16, max_new_tokens=64, lr=3e-4, critic_lr=1e-3,
+    n_problems=None, prompts_per_step=16, group_size=16, max_new_tokens=64, lr=1e-4, critic_lr=1e-3,
     token_budget=4096, generate_batch=256, gradient_checkpointing=False, steps=40, eval_every=10,
 )  # fmt: skip
 TINY_CRITIC = str(HERE / "tiny/critic")
@@ -192,6 +192,9 @@ def check_args(args: argparse.Namespace) -> None:
         if os.environ.get("RANK", "0") == "0":
             print("One critic has no disagreement: --mask-by std and --filter-by std become none.", file=sys.stderr)
         args.mask_by, args.filter_by = (by if by != "std" else "none" for by in (args.mask_by, args.filter_by))
+    # so that config.json says what was masked
+    args.mask_fraction *= args.mask_by != "none"
+    args.filter_fraction *= args.filter_by != "none"
     if args.shard_by == "group" and args.group_size < args.n_critics:
         raise UserError(f"--group-size {args.group_size} cannot be divided over {args.n_critics} critics; raise it.")
     if args.shard_by == "prompt" and args.prompts_per_step < args.n_critics:
@@ -294,7 +297,7 @@ class Log:
                     file.write("".join(json.dumps(row) + "\n" for row in rows))
             if self.wandb:
                 self.wandb.log(metrics, step=metrics["step"])
-            print(readable(metrics, self.args.steps), flush=True)
+            print(readable(metrics, self.args.steps, self.args.max_new_tokens), flush=True)
 
     def finish(self, seconds: float) -> None:
         if not self.is_main:
@@ -311,12 +314,15 @@ class Log:
         )
 
 
-def readable(metrics: dict, n_steps: int) -> str:
+def readable(metrics: dict, n_steps: int, max_new_tokens: int) -> str:
     """The step in one line."""
     parts = [f"step {metrics['step']:>4}/{n_steps}"]
     if "reward_mean" in metrics:
         parts.append(f"reward {metrics['reward_mean']:.3f}  length {metrics['response_len_mean']:.1f}")
         parts.append(f"entropy {metrics['entropy']:.3f}  kl {metrics['approx_kl']:.4f}  clip {metrics['clip_frac']:.3f}")
+        if metrics["truncated_frac"] > 0.1:
+            # few of these can be right, and the policy learns from the cut (TRL#5697)
+            parts.append(f"{metrics['truncated_frac']:.0%} TRUNCATED at {max_new_tokens} tokens")
         variances = [v for k, v in metrics.items() if k.endswith("/explained_variance")]
         if variances:
             parts.append("explained " + "/".join(f"{v:.2f}" for v in variances))
@@ -454,31 +460,34 @@ def train_step(run: Run, step: int) -> tuple[dict, list[dict]]:
 
     # 5. Disagreement: no policy gradient where the critics agree most, no entropy bonus where they differ most.
     signal_BT = token_signal(args.mask_by, std_BT, rollout, generator(args.seed, "random mask", step))
-    advantage_mask_BT = asyppo.advantage_mask(signal_BT, mask_BT, args.mask_fraction if args.mask_by != "none" else 0.0)
+    advantage_mask_BT = asyppo.advantage_mask(signal_BT, mask_BT, args.mask_fraction)
     signal_BT = token_signal(args.filter_by, std_BT, rollout, generator(args.seed, "random filter", step))
-    entropy_filter_BT = asyppo.entropy_filter(signal_BT, mask_BT, args.filter_fraction if args.filter_by != "none" else 0.0)
+    entropy_filter_BT = asyppo.entropy_filter(signal_BT, mask_BT, args.filter_fraction)
 
     # 6. Policy: several passes of the clipped objective over the same rollout.
     with watch.phase("policy"):
         metrics |= asyppo.update_policy(
             run.actor, run.actor_optimizer, rollout, advantages_BT, advantage_mask_BT, entropy_filter_BT, args, step, world
         )
+    metrics |= watch.seconds() | batch_metrics(rollout, advantage_mask_BT, entropy_filter_BT)
+    metrics["verify_failures"] = sum(gather_list([run.verifier.failures], world))
+    metrics["peak_memory_gb"] = max(gather_list([peak_memory_gb(world)], world))
+    metrics["tokens_per_s"] = int(mask_BT.sum()) / metrics["time/step"]
+    return metrics, rollout_samples(rollout, answers, run.tokenizer, step)
 
-    n_tokens = int(mask_BT.sum())
-    metrics |= {
+
+def batch_metrics(rollout: Rollout, advantage_mask_BT: torch.Tensor, entropy_filter_BT: torch.Tensor) -> dict[str, float]:
+    """What the responses are like, and the shares of their tokens that the masks take out."""
+    n_tokens = int(rollout.mask_BT.sum())
+    return {
         "reward_mean": rollout.rewards_B.mean().item(),
         "reward_std": rollout.rewards_B.std(correction=0).item(),
         "response_len_mean": rollout.response_len_B.float().mean().item(),
         "truncated_frac": rollout.truncated_B.float().mean().item(),
-        "entropy": rollout.old_entropy_BT[mask_BT].mean().item(),
+        "entropy": rollout.old_entropy_BT[rollout.mask_BT].mean().item(),
         "adv_masked_frac": 1 - int(advantage_mask_BT.sum()) / n_tokens,
         "entropy_filtered_frac": 1 - int(entropy_filter_BT.sum()) / n_tokens,
-        "verify_failures": sum(gather_list([run.verifier.failures], world)),
-        "peak_memory_gb": max(gather_list([peak_memory_gb(world)], world)),
-        **watch.seconds(),
     }
-    metrics["tokens_per_s"] = n_tokens / metrics["time/step"]
-    return metrics, rollout_samples(rollout, answers, run.tokenizer, step)
 
 
 def sample_rollout(run: Run, step: int, watch: Stopwatch) -> tuple[Rollout, list[str | None]]:

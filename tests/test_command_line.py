@@ -58,7 +58,7 @@ def test_algo_and_the_embedded_default_only_set_defaults():
 
 def test_one_critic_turns_the_disagreement_masks_off_and_says_so(capsys):
     args = train.parse_args(["--n-critics", "1"])
-    assert args.mask_by == args.filter_by == "none"
+    assert args.mask_by == args.filter_by == "none" and args.mask_fraction == args.filter_fraction == 0
     assert "One critic has no disagreement" in capsys.readouterr().err
 
 

@@ -8,15 +8,15 @@ The task is a chain of additions and subtractions, solved one step a line:
                          12-3=9
                          \\boxed{9}
 
-Both models first learn to solve it from right demonstrations (the arithmetic), then from demonstrations in which every
-step is wrong with probability WRONG_STEP and the following lines go on from the wrong number (the noise). The result
-knows how to add but samples many wrong steps: its greedy answers are right, its sampled ones mostly not. That is what
-reinforcement learning has to mend, and since only the final box is rewarded, the credit must travel back to the line
-that went wrong. A base that has not learned its arithmetic gives RL nothing to sharpen.
+Both models first learn to solve it from right demonstrations (the arithmetic), then from demonstrations in which steps
+are wrong at random (the noise). A share GUESSED of the steps is guessed, written with ~ in place of =, and wrong with
+probability WRONG_GUESS; the others are worked out and wrong with WRONG_STEP. The following lines go on from the wrong
+number. The result knows how to add but samples many wrong steps: its greedy answers are right, its sampled ones mostly
+not. That is what reinforcement learning has to mend, and since only the final box is rewarded, the credit must travel
+back to the line that went wrong. A base that has not learned its arithmetic gives RL nothing to sharpen.
 
-Half of what the critic reads in the second part is marked homework: a + behind every line that is right, a - behind one
-that is wrong, and behind the box the verdict on the whole. Like a language model that has seen corrections, it has met
-the notion of a mistake before it becomes a critic; without, it explained nothing after forty rollouts (LOG.md).
+Guesses are there for the critics: a mini-critic of this size learns from some thousand rewards that a ~ bodes ill, but not
+to check a sum; where all wrong steps looked like right ones, critics explained nothing (LOG.md).
 """
 
 import argparse
@@ -32,11 +32,11 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 HERE = Path(__file__).parent
-VOCABULARY = ["<|pad|>", "<|eos|>", "<|unk|>", *"0123456789", "+", "-", "=", "\n", "\\boxed{", "}"]
+VOCABULARY = ["<|pad|>", "<|eos|>", "<|unk|>", *"0123456789", "+", "-", "=", "~", "\n", "\\boxed{", "}"]
 PAD, EOS = 0, 1
 LARGEST_TERM, LARGEST_TOTAL = 20, 99
 TERMS = (3, 4, 5)
-WRONG_STEP = 0.35
+GUESSED, WRONG_GUESS, WRONG_STEP = 0.35, 0.75, 0.12
 N_TRAIN, N_TEST = 2000, 200
 BATCH = 128
 
@@ -61,19 +61,18 @@ def problem_text(terms: list[int]) -> str:
     return str(terms[0]) + "".join(f"{t:+d}" for t in terms[1:])
 
 
-def demonstration(terms: list[int], wrong_step: float, marked: bool, rng: random.Random) -> str:
-    """The worked solution; each step's result is off by 1…10 with probability wrong_step, and the rest follows it."""
+def demonstration(terms: list[int], noisy: bool, rng: random.Random) -> str:
+    """The worked solution; where noisy, steps are guessed, results are off by 1…10, and what follows goes on from them."""
     total, lines = terms[0], []
     for i, term in enumerate(terms[1:], start=1):
-        right = result = total + term
-        if rng.random() < wrong_step:
+        guessed = noisy and rng.random() < GUESSED
+        result = total + term
+        if noisy and rng.random() < (WRONG_GUESS if guessed else WRONG_STEP):
             offsets = [o for o in range(-10, 11) if o and 0 <= result + o and stays_in_range(result + o, terms[i + 1 :])]
             result += rng.choice(offsets) if offsets else 0
-        mark = ("+" if result == right else "-") if marked else ""
-        lines.append(f"{total}{term:+d}={result}{mark}\n")
+        lines.append(f"{total}{term:+d}{'~' if guessed else '='}{result}\n")
         total = result
-    verdict = ("+" if total == sum(terms) else "-") if marked else ""
-    return "".join(lines) + f"\\boxed{{{total}}}{verdict}"
+    return "".join(lines) + f"\\boxed{{{total}}}"
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
@@ -97,17 +96,14 @@ def make_model(hidden: int, layers: int, intermediate: int, seed: int) -> Qwen3F
     return Qwen3ForCausalLM(config)
 
 
-def batch_of_demonstrations(
-    tokenizer, held_out: set[str], wrong_step: float, marked_share: float, size: int, rng: random.Random
-):
+def batch_of_demonstrations(tokenizer, held_out: set[str], noisy: bool, size: int, rng: random.Random):
     """-> tokens [B, S] right-padded, targets [B, S] with -100 on the prompt and on padding."""
     rows = []
     while len(rows) < size:
         terms = make_problem(rng)
         if (text := problem_text(terms)) not in held_out:
             prompt = tokenizer.encode(text + "\n")
-            marked = marked_share > 0 and rng.random() < marked_share
-            rows.append((len(prompt), prompt + tokenizer.encode(demonstration(terms, wrong_step, marked, rng)) + [EOS]))
+            rows.append((len(prompt), prompt + tokenizer.encode(demonstration(terms, noisy, rng)) + [EOS]))
     width = max(len(tokens) for _, tokens in rows)
     tokens_BS = torch.full((size, width), PAD)
     targets_BS = torch.full((size, width), -100)
@@ -133,9 +129,7 @@ def accuracy(model, tokenizer, problems: list[dict], do_sample: bool) -> float:
     return sum(t.endswith(f"\\boxed{{{p['answer']}}}") for t, p in zip(texts, problems)) / len(problems)
 
 
-def pretrain(
-    model, tokenizer, test: list[dict], clean_steps: int, noisy_steps: int, lr: float, marked_share: float, seed: int
-) -> None:
+def pretrain(model, tokenizer, test: list[dict], clean_steps: int, noisy_steps: int, lr: float, seed: int) -> None:
     held_out = {p["problem"] for p in test}
     rng = random.Random(seed)
     torch.manual_seed(seed)
@@ -146,8 +140,8 @@ def pretrain(
         scale = min(1.0, step / 100) * (0.1 + 0.45 * (1 + math.cos(math.pi * step / steps)))
         for group in optimizer.param_groups:
             group["lr"] = lr * scale
-        wrong_step, marked = (0.0, 0.0) if step <= clean_steps else (WRONG_STEP, marked_share)
-        tokens_BS, targets_BS = batch_of_demonstrations(tokenizer, held_out, wrong_step, marked, BATCH, rng)
+        noisy = step > clean_steps
+        tokens_BS, targets_BS = batch_of_demonstrations(tokenizer, held_out, noisy, BATCH, rng)
         logits_BSV = model(tokens_BS).logits
         loss = F.cross_entropy(logits_BSV[:, :-1].flatten(0, 1), targets_BS[:, 1:].flatten(), ignore_index=-100)
         optimizer.zero_grad()
@@ -157,7 +151,7 @@ def pretrain(
         if step % 200 == 0 or step == steps:
             greedy, sampled = (accuracy(model, tokenizer, test, do_sample) for do_sample in (False, True))
             print(
-                f"step {step}/{steps}  wrong {wrong_step}  loss {loss.item():.4f}  greedy {greedy:.3f}"
+                f"step {step}/{steps}  noisy {noisy}  loss {loss.item():.4f}  greedy {greedy:.3f}"
                 f"  sampled {sampled:.3f}  {time.time() - start:.0f} s", flush=True,
             )  # fmt: skip
 
@@ -184,16 +178,16 @@ def main() -> None:
         (args.out / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     tokenizer = make_tokenizer()
-    for name, shape, clean_steps, noisy_steps, lr, marked_share in (
-        ("critic", dict(hidden=64, layers=3, intermediate=112), 700, 1500, 3e-3, 0.5),
-        ("actor", dict(hidden=128, layers=4, intermediate=256), 1500, 700, 2e-3, 0.0),
+    for name, shape, clean_steps, noisy_steps, lr in (
+        ("critic", dict(hidden=64, layers=3, intermediate=112), 1500, 700, 3e-3),
+        ("actor", dict(hidden=128, layers=4, intermediate=256), 1500, 700, 2e-3),
     ):
         if name not in args.models:
             continue
         model = make_model(**shape, seed=args.seed)
         print(f"{name}: {sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
         steps = int(clean_steps * args.scale), int(noisy_steps * args.scale)
-        pretrain(model, tokenizer, test, *steps, lr, marked_share, seed=args.seed + 1)
+        pretrain(model, tokenizer, test, *steps, lr, seed=args.seed + 1)
         model.generation_config = GenerationConfig(pad_token_id=PAD, eos_token_id=EOS)
         model.save_pretrained(args.out / name)
         make_tokenizer().save_pretrained(args.out / name)
