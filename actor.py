@@ -7,6 +7,7 @@ micro-batch in row-major order, H hidden size, V vocabulary.
 import copy
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from torch.distributed.fsdp import register_fsdp_forward_method
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
@@ -114,9 +115,13 @@ def load_pretrained(auto_class, name: str, flag: str) -> nn.Module:
         if ("dropout" in key or "pdrop" in key) and isinstance(value, float):
             setattr(config, key, 0.0)
     try:
-        model = auto_class.from_pretrained(name, config=config, dtype=torch.float32, use_safetensors=True)
-    except (OSError, ValueError) as error:
+        model, loaded = auto_class.from_pretrained(
+            name, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{flag} {name}: its weights could not be loaded ({first_line(error)})") from error
+    if missing := sorted(loaded["missing_keys"]):
+        raise UserError(f"{flag} {name}: {len(missing)} weights are missing, {missing[0]} among them; it would start random.")
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -159,9 +164,8 @@ def load_actor(name: str, world: World, dtype: torch.dtype, gradient_checkpointi
     return actor.train()
 
 
-def load_tokenizer(name: str):
+def load_tokenizer(name: str, flag: str):
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        return AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise UserError(f"--model {name}: no tokenizer could be read there ({first_line(error)})") from error
-    return tokenizer
+        raise UserError(f"{flag} {name}: no tokenizer could be read there ({first_line(error)})") from error

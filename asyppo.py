@@ -8,9 +8,8 @@ order. mask_BT is true on response tokens; whatever stands elsewhere in any [B, 
 """
 
 import torch
-from tqdm import tqdm
 
-from distributed import World, generator, optimizer_step, pack, sum_over_ranks
+from distributed import World, generator, optimizer_step, pack, progress, sum_over_ranks
 from rollout import Rollout
 
 # -- advantages ---------------------------------------------------------------------------------------------------------
@@ -161,9 +160,7 @@ def update_policy(
     """Step 6: args.epochs passes over the rollout, one optimizer step for each minibatch; returns what to log."""
     n_minibatches = len(rollout.texts) // args.minibatch_size
     totals: dict[str, float] = {}
-    bar = tqdm(
-        total=args.epochs * n_minibatches, desc="policy", unit="update", leave=False, disable=None if world.is_main else True
-    )
+    bar = progress(args.epochs * n_minibatches, "policy", "update", world)
     for epoch in range(args.epochs):
         for i, rows in enumerate(
             minibatches(list(range(len(rollout.texts))), n_minibatches, generator(args.seed, "minibatches", step, epoch))

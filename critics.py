@@ -10,12 +10,11 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from tqdm import tqdm
 from transformers import AutoModel
 
 from actor import load_pretrained, response_states, transformer_blocks
 from asyppo import minibatches, token_weights
-from distributed import UserError, World, full_state, generator, optimizer_step, pack, shard_model, sum_over_ranks
+from distributed import UserError, World, full_state, generator, optimizer_step, pack, progress, shard_model, sum_over_ranks
 from rollout import Rollout, score_responses
 
 HEAD_FILE = "value_head.safetensors"
@@ -54,12 +53,13 @@ def load_critic(name: str, world: World, dtype: torch.dtype, gradient_checkpoint
     return critic.train()
 
 
-def save_critic(critic: MiniCritic, folder: Path, world: World) -> None:
-    """Write the backbone in Hugging Face format and the head beside it; all ranks take part, rank 0 writes."""
+def save_critic(critic: MiniCritic, tokenizer, folder: Path, world: World) -> None:
+    """Write the backbone in Hugging Face format, the head beside it; all ranks take part, rank 0 writes."""
     state = full_state(critic)
     if world.is_main:
         critic.backbone.save_pretrained(folder, state_dict=strip(state, "backbone."))
         save_file(strip(state, "head."), folder / HEAD_FILE)
+        tokenizer.save_pretrained(folder)
 
 
 def strip(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
@@ -103,7 +103,7 @@ def fit_critics(
     critics: list[MiniCritic],
     optimizers: list[torch.optim.Optimizer],
     rollout: Rollout,
-    returns_BT: torch.Tensor,
+    returns_MBT: torch.Tensor,
     shards_MB: torch.Tensor,
     args,
     step: int,
@@ -117,15 +117,13 @@ def fit_critics(
     n_minibatches = len(rollout.texts) // args.minibatch_size
     metrics = [dict(loss=0.0, grad_norm=0.0) for _ in critics]
     n_updates = args.critic_epochs * n_minibatches
-    bar = tqdm(
-        total=len(critics) * n_updates, desc="critics", unit="update", leave=False, disable=None if world.is_main else True
-    )
+    bar = progress(len(critics) * n_updates, "critics", "update", world)
     for m, (critic, optimizer) in enumerate(zip(critics, optimizers)):
         shard_rows = torch.nonzero(shards_MB[m]).flatten().tolist()
         for epoch in range(args.critic_epochs):
             order = generator(args.seed, "critic minibatches", step, m, epoch)
             for rows in minibatches(shard_rows, n_minibatches, order):
-                loss, grad_norm = fit_minibatch(critic, optimizer, rollout, returns_BT, rows, args, world)
+                loss, grad_norm = fit_minibatch(critic, optimizer, rollout, returns_MBT[m], rows, args, world)
                 metrics[m]["loss"] += loss / n_updates
                 metrics[m]["grad_norm"] += grad_norm / n_updates
                 bar.update()
@@ -169,8 +167,8 @@ def explained_variance(values_N: torch.Tensor, returns_N: torch.Tensor) -> float
 
 
 def value_metrics(
-    values_MBT: torch.Tensor, std_BT: torch.Tensor, returns_BT: torch.Tensor, rollout: Rollout, shards_MB
-) -> dict:
+    values_MBT: torch.Tensor, std_BT: torch.Tensor, returns_MBT: torch.Tensor, rollout: Rollout, shards_MB: torch.Tensor
+) -> dict[str, float]:
     """What the critics know and how they differ; all over response tokens.
 
     explained_variance is over all responses, explained_variance_heldout over those that the critic was not fitted on.
@@ -179,7 +177,7 @@ def value_metrics(
     mask_BT = rollout.mask_BT
     right_BT = mask_BT & (rollout.rewards_B > 0)[:, None]
     metrics = {"value_mean": values_MBT.mean(0)[mask_BT].mean().item()}
-    for m, values_BT in enumerate(values_MBT):
+    for m, (values_BT, returns_BT) in enumerate(zip(values_MBT, returns_MBT)):
         heldout_BT = mask_BT & ~shards_MB[m][:, None]
         metrics[f"critic{m}/explained_variance"] = explained_variance(values_BT[mask_BT], returns_BT[mask_BT])
         if heldout_BT.any():

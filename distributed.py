@@ -12,6 +12,8 @@ import hashlib
 import json
 import os
 import shutil
+import sys
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, get_state_dict, set_state_dict
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from tqdm import tqdm
 
 
 class UserError(Exception):
@@ -52,6 +55,8 @@ def start(device: str) -> World:
         raise UserError("--device cuda: torch sees no CUDA GPU here; use --device cpu or install a CUDA build of torch.")
     local_rank, local_size = (int(os.environ.get(k, d)) for k, d in (("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1")))
     if device == "cuda":
+        if local_size > torch.cuda.device_count():
+            raise UserError(f"{local_size} processes were started for {torch.cuda.device_count()} GPUs; start one for each.")
         torch.cuda.set_device(local_rank)
     elif "OMP_NUM_THREADS" not in os.environ:
         # two processes with all cores' threads each are many times slower than one after the other
@@ -72,6 +77,23 @@ def stop() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
     gc.collect()
+
+
+def report(script: str, error: UserError) -> int:
+    """Print a user's mistake once, and return its exit code.
+
+    Every process sees most mistakes, and torchrun kills the others as soon as one has exited: rank 0 speaks at once;
+    another rank speaks if it is still alive after a while, for it may be the only one that saw the mistake.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(10)
+    print(f"{script}: error: {error}", file=sys.stderr, flush=True)
+    return 2
+
+
+def progress(total: int, label: str, unit: str, world: World) -> tqdm:
+    """A bar that disappears when done; on rank 0 of a terminal only."""
+    return tqdm(total=total, desc=label, unit=unit, leave=False, disable=None if world.is_main else True)
 
 
 def stream_seed(seed: int, stream: str, *counters: int) -> int:
@@ -239,15 +261,20 @@ def save_checkpoint(folder: Path, models: dict[str, tuple[nn.Module, torch.optim
     dist.barrier()
 
 
+def finished(folder: Path) -> Path:
+    """The checkpoint's folder; a save that was killed between its two renames left the previous one beside the place."""
+    return folder if (folder / "step.json").exists() else folder.with_name(folder.name + ".old")
+
+
+def read_step(folder: Path) -> int:
+    """The last step of a checkpoint; OSError if there is none."""
+    return json.loads((finished(folder) / "step.json").read_text())["step"]
+
+
 def load_checkpoint(folder: Path, models: dict[str, tuple[nn.Module, torch.optim.Optimizer]]) -> int:
     """Fill models and optimizers from a checkpoint of any number of processes; returns the last finished step."""
-    if not (folder / "step.json").exists():
-        # a save that was killed between its two renames leaves the previous checkpoint beside the place
-        folder = folder.with_name(folder.name + ".old")
-    if not (folder / "step.json").exists():
-        raise UserError(f"--resume: {folder.parent} holds no checkpoint; start without --resume or name another --out.")
     state = {name: dict(zip(("model", "optimizer"), get_state_dict(*pair))) for name, pair in models.items()}
-    dcp.load(state, checkpoint_id=folder)
+    dcp.load(state, checkpoint_id=finished(folder))
     for name, pair in models.items():
         set_state_dict(*pair, model_state_dict=state[name]["model"], optim_state_dict=state[name]["optimizer"])
-    return json.loads((folder / "step.json").read_text())["step"]
+    return read_step(folder)

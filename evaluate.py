@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from actor import Actor, load_actor, load_tokenizer
-from distributed import UserError, World, start, stop, stream_seed
+from distributed import UserError, World, report, start, stop, stream_seed
 from rollout import (
     Problem,
     Sampling,
@@ -76,7 +76,7 @@ def evaluate(
     label: str,
 ) -> tuple[dict, list[dict]]:
     """k responses to each problem -> the summary, and a record of each response (problem by problem)."""
-    prompts = [prompt_tokens(p.problem, template, tokenizer) for p in problems for _ in range(k)]
+    prompts = [tokens for p in problems for tokens in [prompt_tokens(p.problem, template, tokenizer)] * k]
     golds = [p.answer for p in problems for _ in range(k)]
     responses = generate_responses(actor, tokenizer, prompts, sampling, world, stream_seed(seed, "evaluation"), label)
     texts = [tokenizer.decode(r.tokens, skip_special_tokens=True) for r in responses]
@@ -103,7 +103,9 @@ def evaluate(
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     add = parser.add_argument
     add("--model", required=True, help="directory or hub id of the model")
     add("--benchmarks", nargs="+", required=True, help=f"any of {', '.join(BENCHMARKS)}; .jsonl or .parquet files; hub ids as ID[:CONFIG[:SPLIT]]")  # fmt: skip
@@ -123,9 +125,17 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     for name in ("k", "max_new_tokens", "generate_batch", "n_problems"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
-    if args.temperature < 0:
+    if not (args.temperature >= 0 and math.isfinite(args.temperature)):
         parser.error("--temperature must not be negative")
+    if len({benchmark_name(b) for b in args.benchmarks}) < len(args.benchmarks):
+        parser.error("--benchmarks has two sets of one name; their results would overwrite each other")
     return args
+
+
+def benchmark_name(benchmark: str) -> str:
+    if benchmark.endswith((".jsonl", ".parquet")):
+        return Path(benchmark).stem
+    return benchmark.replace("/", "_").replace(":", "_")
 
 
 def compute_dtype(name: str, world: World) -> torch.dtype:
@@ -136,17 +146,17 @@ def compute_dtype(name: str, world: World) -> torch.dtype:
 
 def stop_strings(flags: list[str]) -> tuple[str, ...]:
     """Shells pass \\n on as two characters."""
-    return tuple("\n" if s == "\\n" else s for s in flags)
+    if "" in flags:
+        raise UserError("--stop '' would end every response at once; leave it out, or name a string.")
+    return tuple(s.replace("\\n", "\n") for s in flags)
 
 
 def run(args: argparse.Namespace, world: World) -> None:
     sets = {
-        Path(b).stem if b.endswith((".jsonl", ".parquet")) else b.replace("/", "_").replace(":", "_"): load_problems(
-            BENCHMARKS.get(b, b), args.n_problems, args.seed, split="test", flag="--benchmarks"
-        )
+        benchmark_name(b): load_problems(BENCHMARKS.get(b, b), args.n_problems, args.seed, split="test", flag="--benchmarks")
         for b in args.benchmarks
     }
-    tokenizer = load_tokenizer(args.model)
+    tokenizer = load_tokenizer(args.model, "--model")
     template = read_template(args.template, tokenizer, args.model)
     actor = load_actor(args.model, world, compute_dtype(args.dtype, world))
     sampling = Sampling(
@@ -182,18 +192,13 @@ def run(args: argparse.Namespace, world: World) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parse_args(argv)
-    world = None
+    args, code = parse_args(argv), 0
     try:
-        world = start(args.device)
-        run(args, world)
+        run(args, start(args.device))
     except UserError as error:
-        if world is None or world.is_main:
-            print(f"evaluate.py: error: {error}", file=sys.stderr)
-        return 2
-    finally:
-        stop()
-    return 0
+        code = report("evaluate.py", error)
+    stop()
+    return code
 
 
 if __name__ == "__main__":

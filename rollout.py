@@ -12,11 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from actor import Actor
-from distributed import UserError, World, gather_list, own_slice, pack, stream_seed, sum_over_ranks, whole_weights
+from distributed import UserError, World, gather_list, own_slice, pack, progress, stream_seed, sum_over_ranks, whole_weights
 from verifier import Verifier, extract_answer, last_boxed
 
 INSTRUCTION = "\n\nPlease reason step by step, and put your final answer within \\boxed{}."
@@ -95,7 +94,8 @@ def read_problem(row: dict, where: str, flag: str) -> Problem:
     final_answer (a list is joined), reward_model.ground_truth, or the last box of solution."""
     problem = next((row[k] for k in ("problem", "question", "prompt") if row.get(k)), None)
     if isinstance(problem, list):
-        problem = next((m["content"] for m in reversed(problem) if m.get("role") == "user"), None)
+        turns = [m for m in problem if isinstance(m, dict) and m.get("role") == "user"]
+        problem = turns[-1].get("content") if turns else None
     answer = row.get("answer") if row.get("answer") is not None else row.get("final_answer")
     if answer is None and isinstance(row.get("reward_model"), dict):
         answer = row["reward_model"].get("ground_truth")
@@ -138,8 +138,9 @@ def read_template(template: str | None, tokenizer, name: str) -> str | None:
             )
         return None
     if "{problem}" not in template:
-        if not Path(template).is_file():
-            raise UserError(f"--template {template!r}: neither a text with {{problem}} in it nor a file.")
+        # a path longer than 255 characters is an error to the system
+        if len(template) > 255 or not Path(template).is_file():
+            raise UserError(f"--template {template[:255]!r}: neither a text with {{problem}} in it nor a file.")
         template = Path(template).read_text()
         if "{problem}" not in template:
             raise UserError("--template: the file does not say {problem} where the problem goes.")
@@ -197,10 +198,12 @@ class Stops(StoppingCriteria):
     That record, and neither width nor padding, says later which responses were truncated (AReaL#1637, TRL#5303).
     """
 
-    def __init__(self, sampling: Sampling, tokenizer, n_responses: int, prompt_width: int):
+    def __init__(self, sampling: Sampling, tokenizer, n_responses: int, prompt_width: int, bar):
         self.ids = torch.tensor(sorted(sampling.stop_ids))
         self.strings = sampling.stop_strings
-        self.window = max((len(s) for s in self.strings), default=0) + 8
+        # a token is at least a byte; some more for one that begins before the string
+        self.window = max((len(s.encode()) for s in self.strings), default=0) + 8
+        self.bar = bar
         self.tokenizer = tokenizer
         self.prompt_width = prompt_width
         self.length_B = torch.zeros(n_responses, dtype=torch.long)
@@ -213,7 +216,9 @@ class Stops(StoppingCriteria):
             for b in torch.nonzero((self.length_B == 0) & ~ended_B).flatten().tolist():
                 text = self.tokenizer.decode(tail[b], skip_special_tokens=True)
                 ended_B[b] = any(s in text for s in self.strings)
-        self.length_B[(self.length_B == 0) & ended_B] = new
+        now_B = (self.length_B == 0) & ended_B
+        self.length_B[now_B] = new
+        self.bar.update(int(now_B.sum()))
         return (self.length_B > 0).to(input_ids.device)
 
 
@@ -234,7 +239,7 @@ def generate_responses(
     order = sorted(range(len(own)), key=lambda i: -len(own[i]))
     torch.manual_seed(stream_seed(seed, "sampling", world.rank))
     responses: list[Response] = [None] * len(own)
-    bar = tqdm(total=len(own), desc=label, unit="response", leave=False, disable=None if world.is_main else True)
+    bar = progress(len(own), label, "response", world)
     with whole_weights(actor), bar:
         for start in range(0, len(order), sampling.batch):
             rows = order[start : start + sampling.batch]
@@ -244,7 +249,7 @@ def generate_responses(
             for b, row in enumerate(rows):
                 ids[b, width - len(own[row]) :] = torch.tensor(own[row])
                 mask[b, width - len(own[row]) :] = 1
-            stops = Stops(sampling, tokenizer, len(rows), width)
+            stops = Stops(sampling, tokenizer, len(rows), width, bar)
             out = actor.generate(
                 inputs=ids.to(world.device),
                 attention_mask=mask.to(world.device),
@@ -253,7 +258,7 @@ def generate_responses(
             )[:, width:].tolist()
             for row, tokens, length in zip(rows, out, stops.length_B.tolist()):
                 responses[row] = Response(own[row], tokens[: length or sampling.max_new_tokens], truncated=length == 0)
-            bar.update(len(rows))
+            bar.update(int((stops.length_B == 0).sum()))
     return gather_list(responses, world)
 
 

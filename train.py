@@ -15,6 +15,7 @@ import json
 import math
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -35,6 +36,8 @@ from distributed import (
     gather_list,
     generator,
     load_checkpoint,
+    read_step,
+    report,
     save_checkpoint,
     start,
     stop,
@@ -80,8 +83,13 @@ QWEN3_CRITICS = {
 }
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return super()._get_help_string(action) if action.default not in (None, []) else action.help
+
+
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter, allow_abbrev=False)
     switch = argparse.BooleanOptionalAction
 
     add = parser.add_argument_group("models").add_argument
@@ -104,7 +112,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--max-new-tokens", type=int, default=8192, help="a longer response is cut and counted as truncated")
     add("--temperature", type=float, default=1.0, help="sampling temperature; log-probabilities are taken at it too")
     add("--stop", nargs="+", default=[], help="strings that end a response beside the EOS tokens; \\n stands for a newline")
-    add("--generate-batch", type=int, default=64, help="responses generated together on one process")
+    add("--generate-batch", type=int, default=16, help="responses generated together on one process")
 
     add = parser.add_argument_group("critics").add_argument
     add("--critic-lr", type=float, default=5e-6, help="AdamW learning rate of the critics")
@@ -132,9 +140,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--entropy-coef", type=float, default=1e-3, help="β, weight of the entropy bonus")
     signals = ("std", "entropy", "random", "none")
     add("--mask-by", choices=signals, default="std", help="tokens lowest in this get no policy gradient")
-    add("--mask-fraction", type=float, default=0.2, help="k, share of response tokens so masked")
+    add("--mask-fraction", type=float, help="k, share of response tokens so masked (default: 0.2, with none 0)")
     add("--filter-by", choices=signals, default="std", help="tokens highest in this get no entropy bonus")
-    add("--filter-fraction", type=float, default=0.2, help="h, share of response tokens so filtered")
+    add("--filter-fraction", type=float, help="h, share of response tokens so filtered (default: 0.2, with none 0)")
     add("--loss-norm", choices=("sequence", "token"), default="sequence", help="mean over each response, then responses; or over all tokens")  # fmt: skip
     add("--max-grad-norm", type=float, default=1.0, help="gradient norms are clipped to this, actor and critics")
 
@@ -144,7 +152,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--token-budget", type=int, default=16384, help="tokens of a micro-batch, padding included: a hard bound")
     add("--eval-every", type=int, default=10, help="steps between evaluations on --eval-data; first and last always")
     add("--eval-data", help="held-out problems, named like --data; one sampled response each")
-    add("--save-every", type=int, default=0, help="steps between checkpoints; 0: only at the end")
+    add("--save-every", type=int, default=20, help="steps between checkpoints; 0: only at the end")
     add("--out", type=Path, help="folder of the run; default: runs/ALGO-TIME")
     add("--resume", nargs="?", const=True, help="go on from the checkpoint in --out, or in the folder given here")
     add("--wandb", choices=("disabled", "offline", "online"), default="disabled", help="log to Weights & Biases as well")
@@ -172,11 +180,11 @@ def check_args(args: argparse.Namespace) -> None:
         if not (getattr(args, name) > 0 and math.isfinite(getattr(args, name))):
             raise UserError(f"--{name.replace('_', '-')} must be a positive number, not {getattr(args, name)}.")
     for name in ("gamma", "lam", "critic_lam", "mask_fraction", "filter_fraction"):
-        if not 0 <= getattr(args, name) <= 1:
+        if not 0 <= (getattr(args, name) or 0) <= 1:
             raise UserError(f"--{name.replace('_', '-')} must lie between 0 and 1, not {getattr(args, name)}.")
-    for name in ("n_critics", "eval_every", "save_every", "entropy_coef"):
-        if getattr(args, name) < 0:
-            raise UserError(f"--{name.replace('_', '-')} must not be negative, not {getattr(args, name)}.")
+    for name in ("n_critics", "n_problems", "eval_every", "save_every", "entropy_coef"):
+        if not 0 <= (getattr(args, name) or 0) < math.inf:
+            raise UserError(f"--{name.replace('_', '-')} must be a number of at least 0, not {getattr(args, name)}.")
     args.n_problems = args.n_problems or None
     if args.n_critics == 0 and args.algo != "grpo":
         raise UserError(
@@ -192,29 +200,41 @@ def check_args(args: argparse.Namespace) -> None:
         if os.environ.get("RANK", "0") == "0":
             print("One critic has no disagreement: --mask-by std and --filter-by std become none.", file=sys.stderr)
         args.mask_by, args.filter_by = (by if by != "std" else "none" for by in (args.mask_by, args.filter_by))
-    # so that config.json says what was masked
-    args.mask_fraction *= args.mask_by != "none"
-    args.filter_fraction *= args.filter_by != "none"
+    for flag, by in (("mask_fraction", args.mask_by), ("filter_fraction", args.filter_by)):
+        if by == "none" and getattr(args, flag):
+            raise UserError(f"--{flag.replace('_', '-')} {getattr(args, flag)} needs a signal to choose tokens by, not none.")
+        if getattr(args, flag) is None:
+            setattr(args, flag, 0.0 if by == "none" else 0.2)
     if args.shard_by == "group" and args.group_size < args.n_critics:
         raise UserError(f"--group-size {args.group_size} cannot be divided over {args.n_critics} critics; raise it.")
     if args.shard_by == "prompt" and args.prompts_per_step < args.n_critics:
         raise UserError(
             f"--prompts-per-step {args.prompts_per_step} cannot be divided over {args.n_critics} critics; raise it."
         )
-    n_responses = args.prompts_per_step * args.group_size
-    args.minibatch_size = args.minibatch_size or n_responses
+    n_responses = responses_of_step(args)
+    if args.minibatch_size is None:
+        args.minibatch_size = n_responses
     if args.minibatch_size < 1 or n_responses % args.minibatch_size:
         raise UserError(f"--minibatch-size {args.minibatch_size} does not divide the {n_responses} responses of a step.")
-    if args.shard_by != "none" and args.n_critics and args.minibatch_size < args.n_critics:
+    smallest_shard = n_responses // max(1, args.n_critics)
+    if args.shard_by == "prompt":
+        smallest_shard = args.prompts_per_step // args.n_critics * args.group_size
+    if args.shard_by != "none" and args.n_critics and smallest_shard < n_responses // args.minibatch_size:
         raise UserError(f"--minibatch-size {args.minibatch_size} leaves critics without a response in a minibatch; raise it.")
     if args.token_budget < args.max_new_tokens:
         raise UserError(
             f"--token-budget {args.token_budget} is smaller than a response of --max-new-tokens {args.max_new_tokens}."
         )
     if isinstance(args.resume, str):
+        if args.out and args.out != Path(args.resume):
+            raise UserError(f"--resume {args.resume} and --out {args.out} name two folders; give one.")
         args.out = Path(args.resume)
     if args.resume and args.out is None:
         raise UserError("--resume needs the folder of the run: --resume DIR or --out DIR.")
+
+
+def responses_of_step(args: argparse.Namespace) -> int:
+    return args.prompts_per_step * args.group_size
 
 
 def critic_names(args: argparse.Namespace) -> list[str]:
@@ -236,34 +256,61 @@ def critic_names(args: argparse.Namespace) -> list[str]:
 # -- the run's folder ---------------------------------------------------------------------------------------------------
 
 
-def prepare_folder(args: argparse.Namespace, world: World) -> None:
-    """Make --out and write config.json; on --resume compare it with the settings that the run was started with."""
+def check_folder(args: argparse.Namespace, world: World) -> None:
+    """Name --out, and refuse one that holds another run; on --resume, one that holds none or was run with other settings."""
     if args.out is None:
         args.out = Path("runs") / f"{args.algo}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     args.out = gather_list([args.out], world)[0]
-    config_file = args.out / "config.json"
+    if not args.resume:
+        if args.out.exists() and not args.out.is_dir():
+            raise UserError(f"--out {args.out} is a file; name a folder.")
+        if (args.out / "config.json").exists():
+            raise UserError(f"--out {args.out} holds another run; give a new folder, or go on with --resume.")
+        return
+    try:
+        old = json.loads((args.out / "config.json").read_text())["settings"]
+        done = read_step(args.out / "checkpoint")
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"--resume: {args.out} is no run with a checkpoint; start a new one in another --out.") from error
+    if args.steps <= done:
+        raise UserError(f"--resume: the run in {args.out} has done {done} steps already; give more with --steps.")
     free = {"steps", "out", "resume", "eval_every", "save_every", "wandb", "device", "generate_batch", "token_budget"}
-    settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
-    if args.resume:
-        if not config_file.exists():
-            raise UserError(f"--resume: {args.out} holds no run (no config.json); start without --resume.")
-        old = json.loads(config_file.read_text())["settings"]
-        if changed := [k for k in settings if k not in free and settings[k] != old.get(k)]:
-            key = changed[0]
+    for key, value in settings_of(args).items():
+        if key not in free and value != old.get(key):
             raise UserError(
-                f"--resume: the run in {args.out} has --{key.replace('_', '-')} {old.get(key)}, not {settings[key]}; "
+                f"--resume: the run in {args.out} has --{key.replace('_', '-')} {old.get(key)}, not {value}; "
                 "give the same settings, or start a new run in another --out."
             )
-        return
-    if config_file.exists():
-        raise UserError(f"--out {args.out} holds another run; give a new folder, or go on with --resume.")
+
+
+def settings_of(args: argparse.Namespace) -> dict:
+    return {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
+
+
+def write_config(args: argparse.Namespace, world: World) -> None:
+    """config.json: every setting, the code's commit where git knows it, and the packages' versions."""
     gather_list([], world)  # nobody writes before everybody has looked
-    if world.is_main:
+    if world.is_main and not args.resume:
         args.out.mkdir(parents=True, exist_ok=True)
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True).stdout.strip()
+        git = ["git", "rev-parse", "HEAD"]
+        commit = subprocess.run(git, cwd=HERE, capture_output=True, text=True).stdout.strip() if shutil.which("git") else ""
         packages = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "math-verify", "numpy")}
-        config = {"settings": settings, "world_size": world.size, "git_commit": commit or None, "packages": packages}
-        config_file.write_text(json.dumps(config, indent=2) + "\n")
+        config = {
+            "settings": settings_of(args), "world_size": world.size, "git_commit": commit or None, "packages": packages,
+        }  # fmt: skip
+        (args.out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def finished_rows(path: Path, done: int) -> list[str]:
+    """The log's lines up to step `done`: a killed run may have logged steps after its checkpoint, the last line in part."""
+    rows = []
+    for row in path.read_text().splitlines() if path.exists() else []:
+        try:
+            if json.loads(row)["step"] <= done:
+                rows.append(row + "\n")
+        except ValueError:
+            break
+    return rows
 
 
 class Log:
@@ -276,10 +323,7 @@ class Log:
         if not self.is_main:
             return
         for name in ("metrics.jsonl", "rollouts.jsonl"):
-            # a killed run may have logged steps after its last checkpoint; they are done again
-            path = args.out / name
-            rows = path.read_text().splitlines() if path.exists() else []
-            path.write_text("".join(row + "\n" for row in rows if json.loads(row)["step"] <= done))
+            (args.out / name).write_text("".join(finished_rows(args.out / name, done)))
         if args.wandb != "disabled":
             import wandb
 
@@ -364,7 +408,7 @@ def save_models(run: "Run") -> None:
         run.actor.saved_generation_config.save_pretrained(folder)
         run.tokenizer.save_pretrained(folder)
     for m, critic in enumerate(run.critics):
-        save_critic(critic, run.args.out / f"critic{m}", run.world)
+        save_critic(critic, run.tokenizer, run.args.out / f"critic{m}", run.world)
 
 
 def peak_memory_gb(world: World) -> float:
@@ -422,6 +466,7 @@ def train_step(run: Run, step: int) -> tuple[dict, list[dict]]:
     """One step of the method, in the paper's order. -> metrics, and a few decoded responses."""
     args, world, watch = run.args, run.world, Stopwatch()
     metrics: dict = {"step": step}
+    failures = run.verifier.failures
 
     # 1. Sample P prompts, draw G responses to each from the current policy, verify them; keep π_old and its entropy.
     rollout, answers = sample_rollout(run, step, watch)
@@ -437,10 +482,12 @@ def train_step(run: Run, step: int) -> tuple[dict, list[dict]]:
             values_MBT = torch.zeros(len(run.critics), *mask_BT.shape)
             if args.critic_order == "last" or args.critic_lam < 1:
                 values_MBT = ensemble_values(run.critics, rollout, args.token_budget, world)
-        values_BT = asyppo.aggregate(values_MBT, args.aggregate)
-        returns_BT = asyppo.lambda_returns(rewards_BT, values_BT, mask_BT, args.gamma, args.critic_lam)
+        # at λ < 1 targets hold values: each critic's its own, for another's know responses that it must not
+        returns_MBT = torch.stack(
+            [asyppo.lambda_returns(rewards_BT, values_BT, mask_BT, args.gamma, args.critic_lam) for values_BT in values_MBT]
+        )
         with watch.phase("fit_critics"):
-            fitted = fit_critics(run.critics, run.critic_optimizers, rollout, returns_BT, shards_MB, args, step, world)
+            fitted = fit_critics(run.critics, run.critic_optimizers, rollout, returns_MBT, shards_MB, args, step, world)
 
         # 4. Ensemble: every critic's value of every state, their mean, generalised advantage estimation.
         with watch.phase("values"):
@@ -450,7 +497,7 @@ def train_step(run: Run, step: int) -> tuple[dict, list[dict]]:
         advantages_BT = asyppo.gae(rewards_BT, values_BT, mask_BT, args.gamma, args.lam)
         std_BT = asyppo.disagreement(values_MBT)
         metrics |= {f"critic{m}/{key}": value for m, each in enumerate(fitted) for key, value in each.items()}
-        metrics |= value_metrics(values_MBT, std_BT, returns_BT, rollout, shards_MB)
+        metrics |= value_metrics(values_MBT, std_BT, returns_MBT, rollout, shards_MB)
     else:
         advantages_BT = mask_BT * asyppo.group_advantages(rollout.rewards_B, rollout.group_B, args.group_std)[:, None]
         std_BT = None
@@ -470,7 +517,7 @@ def train_step(run: Run, step: int) -> tuple[dict, list[dict]]:
             run.actor, run.actor_optimizer, rollout, advantages_BT, advantage_mask_BT, entropy_filter_BT, args, step, world
         )
     metrics |= watch.seconds() | batch_metrics(rollout, advantage_mask_BT, entropy_filter_BT)
-    metrics["verify_failures"] = sum(gather_list([run.verifier.failures], world))
+    metrics["verify_failures"] = sum(gather_list([run.verifier.failures - failures], world))
     metrics["peak_memory_gb"] = max(gather_list([peak_memory_gb(world)], world))
     metrics["tokens_per_s"] = int(mask_BT.sum()) / metrics["time/step"]
     return metrics, rollout_samples(rollout, answers, run.tokenizer, step)
@@ -494,7 +541,7 @@ def sample_rollout(run: Run, step: int, watch: Stopwatch) -> tuple[Rollout, list
     """Step 1. -> the rollout with rewards, old log-probabilities and entropies, and the extracted answers."""
     args, world = run.args, run.world
     batch = problems_of_step(run.problems, step, args.prompts_per_step, args.seed)
-    prompts = [prompt_tokens(p.problem, run.template, run.tokenizer) for p in batch for _ in range(args.group_size)]
+    prompts = [x for p in batch for x in [prompt_tokens(p.problem, run.template, run.tokenizer)] * args.group_size]
     golds = [p.answer for p in batch for _ in range(args.group_size)]
     with watch.phase("generate"):
         seed = stream_seed(args.seed, "rollout", step)
@@ -531,9 +578,19 @@ def held_out_accuracy(run: Run) -> float:
 def set_up(args: argparse.Namespace, world: World) -> Run:
     """Everything that can be wrong with the user's models and data is found here, cheap checks before costly ones."""
     names = critic_names(args)
-    tokenizer = load_tokenizer(args.model)
+    if (
+        args.shard_by == "none"
+        and args.n_critics > 1
+        and len(set(names)) == 1
+        and args.minibatch_size == responses_of_step(args)
+    ):
+        raise UserError(
+            "--shard-by none would fit equal critics alike, so that they never disagree; give a --minibatch-size below "
+            f"the {responses_of_step(args)} responses of a step (each critic then has its own order), or different --critics."
+        )
+    tokenizer = load_tokenizer(args.model, "--model")
     for name in dict.fromkeys(names):
-        if load_tokenizer(name).get_vocab() != tokenizer.get_vocab():
+        if load_tokenizer(name, "--critics").get_vocab() != tokenizer.get_vocab():
             raise UserError(f"--critics {name}: its tokenizer is not the actor's; critics read the actor's tokens.")
     template = read_template(args.template, tokenizer, args.model)
     problems = load_problems(args.data, args.n_problems, args.seed)
@@ -541,11 +598,13 @@ def set_up(args: argparse.Namespace, world: World) -> Run:
     longest = max(len(prompt_tokens(p.problem, template, tokenizer)) for p in problems + held_out) + args.max_new_tokens
     if longest > args.token_budget:
         raise UserError(f"--token-budget {args.token_budget} cannot hold the longest prompt and response ({longest} tokens).")
-    prepare_folder(args, world)
+    check_folder(args, world)
+    stops = stop_strings(args.stop)
 
     dtype = compute_dtype(args.dtype, world)
     actor = load_actor(args.model, world, dtype, args.gradient_checkpointing)
     critics = [load_critic(name, world, dtype, args.gradient_checkpointing) for name in names]
+    write_config(args, world)
     if world.is_main:
         print(
             f"{args.algo}: actor {args.model}, {len(critics)} critics {' '.join(dict.fromkeys(names))}\n"
@@ -564,7 +623,7 @@ def set_up(args: argparse.Namespace, world: World) -> Run:
             args.max_new_tokens,
             args.temperature,
             frozenset(stop_token_ids(actor, tokenizer, template)),
-            stop_strings(args.stop),
+            stops,
             args.generate_batch,
         ),
         verifier=Verifier(),
@@ -596,19 +655,14 @@ def train(args: argparse.Namespace, world: World) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parse_args(argv)
-    world = None
+    args, code = parse_args(argv), 0
     try:
-        world = start(args.device)
-        train(args, world)
+        train(args, start(args.device))
     except UserError as error:
-        if world is None or world.is_main:
-            print(f"train.py: error: {error}", file=sys.stderr)
-        return 2
-    finally:
-        # after train has returned, so that its models are gone (see distributed.stop)
-        stop()
-    return 0
+        code = report("train.py", error)
+    # after train has returned, so that its models are gone; after a crash the others' collectives must not be waited for
+    stop()
+    return code
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Flags: defaults of each setting, the paper's command, and one clear sentence for every mistake."""
 
 import json
+import re
 
 import pytest
 from transformers import Qwen3Config
@@ -72,6 +73,19 @@ def test_one_critic_turns_the_disagreement_masks_off_and_says_so(capsys):
         (["--gamma", "1.5"], "--gamma must lie between 0 and 1"),
         (["--mask-fraction", "-0.1"], "--mask-fraction must lie between 0 and 1"),
         (["--minibatch-size", "100"], "does not divide the"),
+        (["--minibatch-size", "0"], "does not divide the"),
+        (["--minibatch-size", "1"], "leaves critics without a response"),
+        (
+            ["--shard-by", "prompt", "--prompts-per-step", "3", "--group-size", "4", "--minibatch-size", "2"],
+            "leaves critics without",
+        ),
+        (["--shard-by", "none"], "would fit equal critics alike"),
+        (["--mask-by", "none", "--mask-fraction", "0.2"], "needs a signal"),
+        (["--algo", "ppo", "--filter-fraction", "0.5"], "needs a signal"),
+        (["--entropy-coef", "nan"], "--entropy-coef must be a number of at least 0"),
+        (["--n-problems", "-1"], "--n-problems must be a number of at least 0"),
+        (["--stop", ""], "would end every response at once"),
+        (["--template", "x" * 300], "neither a text with {problem}"),
         (["--token-budget", "10"], "smaller than a response"),
         (["--token-budget", "70"], "cannot hold the longest prompt and response"),
         (["--critics", "a", "b", "c"], "names 3 models for --n-critics 2"),
@@ -81,6 +95,8 @@ def test_one_critic_turns_the_disagreement_masks_off_and_says_so(capsys):
         (["--algo", "reinforce"], "invalid choice"),
         (["--no-such-flag"], "unrecognized arguments"),
         (["--resume"], "--resume needs the folder"),
+        (["--resume", "a", "--out", "b"], "name two folders"),
+        (["--resume", "tiny/actor"], "is no run with a checkpoint"),
         (["--data", "none.jsonl"], "no such file"),
         (["--model", "no/such-model", "--critics", "x"], "no tokenizer could be read"),
         (["--template", "no placeholder"], "neither a text with {problem}"),
@@ -118,15 +134,22 @@ def test_a_folder_with_another_run_is_not_overwritten(tmp_path, capsys):
     assert train.main(["--out", str(tmp_path)]) == 2
     assert "holds another run" in capsys.readouterr().err
     assert (tmp_path / "config.json").read_text() == "{}"
+    (tmp_path / "file").write_text("")
+    assert train.main(["--out", str(tmp_path / "file")]) == 2
+    assert "is a file" in capsys.readouterr().err
 
 
 def test_mistakes_under_torchrun_are_said_once(tmp_path):
     done = run_script("train.py", "--data", "none.jsonl", "--out", tmp_path / "run", processes=2)
     assert done.returncode != 0
-    assert done.stderr.count("no such file") == 1 and 'Traceback (most recent call last):\n  File "/' not in done.stdout
+    assert done.stderr.count("there is no such file") == 1 and "in load_problems" not in done.stderr
 
 
-def test_every_flag_is_explained():
+def test_every_flag_is_explained_and_shows_its_default():
     text = run_script("train.py", "--help").stdout
-    for flag in ("--model", "--token-budget", "--critic-order", "--wandb", "--resume"):
-        assert flag in text
+    flags = re.findall(r"^  (--[a-z-]+)", text, re.MULTILINE)
+    assert len(flags) > 40
+    for flag in flags:
+        (entry,) = re.findall(rf"^  {flag}\b(.*?)(?=^  -|^\S|\Z)", text, re.MULTILINE | re.DOTALL)
+        assert len(re.sub(r"--\S+|[A-Z_]{3,}|{.*?}", "", entry).split()) >= 4, f"{flag} has no help: {entry}"
+    assert "(default: 8192)" in text and "(default: None)" not in text

@@ -1,15 +1,19 @@
 """Shards, and what each critic learns from."""
 
 import math
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig, LlamaForCausalLM
 
 import asyppo
+from actor import load_actor, load_tokenizer
 from critics import ensemble_values, explained_variance, fit_critics, load_critic, save_critic, shard, value_metrics
 from distributed import UserError, generator
+from rollout import score_responses
 from tests.synthetic import full_gradients, full_weights, make_synthetic_rollout, settings
 
 
@@ -61,7 +65,14 @@ def test_a_critic_never_sees_another_shards_responses(qwen, world):
             returns_BT[others] = 1 - returns_BT[others]
         critics = [load_critic(qwen, world, torch.float32) for _ in range(2)]
         fit_critics(
-            critics, optimizers(critics), rollout, returns_BT, shards_MB, settings(critic_epochs=3, minibatch_size=12), 1, world
+            critics,
+            optimizers(critics),
+            rollout,
+            returns_BT.expand(len(shards_MB), -1, -1),
+            shards_MB,
+            settings(critic_epochs=3, minibatch_size=12),
+            1,
+            world,
         )
         return [full_weights(c) for c in critics]
 
@@ -79,7 +90,9 @@ def test_fitting_minimises_the_mean_squared_error_over_the_shards_tokens(qwen, w
     shards_MB = shard(rollout.group_B, 2, "group", generator(0, "shards", 1))
     returns_BT = rollout.mask_BT * rollout.rewards_B[:, None]
     critics = [load_critic(qwen, world, torch.float32) for _ in range(2)]
-    metrics = fit_critics(critics, optimizers(critics), rollout, returns_BT, shards_MB, settings(), 1, world)
+    metrics = fit_critics(
+        critics, optimizers(critics), rollout, returns_BT.expand(len(shards_MB), -1, -1), shards_MB, settings(), 1, world
+    )
     plain = AutoModel.from_pretrained(qwen)
     for m, critic in enumerate(critics):
         gradient, bias, error, n = torch.zeros(1, 32), 0.0, 0.0, 0
@@ -108,10 +121,12 @@ def test_critics_start_from_zero_without_noise_and_learn_to_tell_right_from_wron
     assert (values_MBT == 0).all() and (asyppo.disagreement(values_MBT) == 0).all()
     shards_MB = shard(rollout.group_B, 2, "group", generator(0, "shards", 1))
     args = settings(critic_epochs=60, max_grad_norm=1.0)
-    fit_critics(critics, optimizers(critics), rollout, returns_BT, shards_MB, args, 1, world)
+    fit_critics(critics, optimizers(critics), rollout, returns_BT.expand(len(shards_MB), -1, -1), shards_MB, args, 1, world)
     values_MBT = ensemble_values(critics, rollout, 4096, world)
     assert torch.equal(values_MBT, ensemble_values(critics, rollout, 4096, world))
-    metrics = value_metrics(values_MBT, asyppo.disagreement(values_MBT), returns_BT, rollout, shards_MB)
+    metrics = value_metrics(
+        values_MBT, asyppo.disagreement(values_MBT), returns_BT.expand(len(shards_MB), -1, -1), rollout, shards_MB
+    )
     for m in range(2):
         assert metrics[f"critic{m}/explained_variance"] > 0.3
         assert metrics[f"critic{m}/value_correct"] > metrics[f"critic{m}/value_wrong"] + 0.3
@@ -136,11 +151,46 @@ def test_a_saved_critic_comes_back_with_its_head_and_a_wrong_head_is_refused(qwe
     rollout = make_synthetic_rollout()
     returns_BT = rollout.mask_BT * rollout.rewards_B[:, None]
     everything = torch.ones(1, 24, dtype=torch.bool)
-    fit_critics([critic], optimizers([critic]), rollout, returns_BT, everything, settings(critic_epochs=3), 1, world)
-    save_critic(critic, tmp_path, world)
+    fit_critics(
+        [critic],
+        optimizers([critic]),
+        rollout,
+        returns_BT.expand(len(everything), -1, -1),
+        everything,
+        settings(critic_epochs=3),
+        1,
+        world,
+    )
+    save_critic(critic, load_tokenizer(qwen, "--critics"), tmp_path, world)
     again = load_critic(str(tmp_path), world, torch.float32)
     assert torch.equal(ensemble_values([critic], rollout, 4096, world), ensemble_values([again], rollout, 4096, world))
     head = load_file(tmp_path / "value_head.safetensors")
     save_file({"weight": head["weight"][:, :8].contiguous(), "bias": head["bias"]}, tmp_path / "value_head.safetensors")
     with pytest.raises(UserError, match="does not fit"):
         load_critic(str(tmp_path), world, torch.float32)
+
+
+def test_weights_stay_in_fp32_under_bf16_compute_and_dropout_is_off_everywhere(tmp_path, world):
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=32, num_hidden_layers=2, intermediate_size=48, num_attention_heads=2, attention_dropout=0.5
+    )
+    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    rollout = make_synthetic_rollout()
+    actor, critic = (load(str(tmp_path), world, torch.bfloat16) for load in (load_actor, load_critic))
+    assert {p.dtype for model in (actor, critic) for p in model.parameters()} == {torch.float32}
+    assert actor.training and critic.training
+    for model, rest in ((actor, [1.0]), (critic, [])):
+        first, second = (score_responses(model, rollout, 4096, world, *rest)[0] for _ in range(2))
+        assert torch.equal(first, second)
+
+
+def test_a_model_whose_weights_are_incomplete_is_refused(qwen, tmp_path, world):
+    shutil.copytree(qwen, tmp_path / "model")
+    weights = load_file(tmp_path / "model/model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, tmp_path / "model/model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match="1 weights are missing, layers.1.mlp.up_proj.weight"):
+        load_critic(str(tmp_path / "model"), world, torch.float32)
+    (tmp_path / "model/model.safetensors").write_bytes(b"cut short")
+    with pytest.raises(UserError, match="could not be loaded"):
+        load_actor(str(tmp_path / "model"), world, torch.float32)

@@ -52,10 +52,21 @@ def test_models_and_updates_ignore_everything_outside_the_responses(qwen, world)
         returns_BT = garbage(rollout.rewards_B[:, None].expand(mask_BT.shape), mask_BT, fill)
         shards_MB = shard(rollout.group_B, 1, "none", generator(0, "shards"))
         optimizer = torch.optim.AdamW(critic.parameters(), lr=1e-2)
-        fitted = fit_critics([critic], [optimizer], rollout, returns_BT, shards_MB, settings(critic_epochs=2), 1, world)
+        fitted = fit_critics(
+            [critic],
+            [optimizer],
+            rollout,
+            returns_BT.expand(len(shards_MB), -1, -1),
+            shards_MB,
+            settings(critic_epochs=2),
+            1,
+            world,
+        )
         values_MBT = ensemble_values([critic], rollout, 120, world)
         spoilt_values_MBT = garbage(values_MBT, mask_BT, fill)
-        metrics = value_metrics(spoilt_values_MBT, spoilt_values_MBT[0], returns_BT, rollout, shards_MB)
+        metrics = value_metrics(
+            spoilt_values_MBT, spoilt_values_MBT[0], returns_BT.expand(len(shards_MB), -1, -1), rollout, shards_MB
+        )
         torch.manual_seed(1)
         advantages_BT = garbage(torch.randn(mask_BT.shape), mask_BT, fill)
         optimizer = torch.optim.AdamW(actor.parameters(), lr=1e-2)

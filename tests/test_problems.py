@@ -88,7 +88,7 @@ def test_every_epoch_sees_every_problem_once_in_another_order():
 
 
 def test_templates_are_text_or_file_and_keep_other_braces(qwen, tmp_path):
-    tokenizer = load_tokenizer(qwen)
+    tokenizer = load_tokenizer(qwen, "--model")
     text = "1+1=2\n\\boxed{2}\n{problem}="
     path = tmp_path / "template.txt"
     path.write_text(text)
@@ -104,7 +104,7 @@ def test_templates_are_text_or_file_and_keep_other_braces(qwen, tmp_path):
 
 
 def test_the_chat_template_asks_for_a_box(qwen):
-    tokenizer = load_tokenizer(qwen)
+    tokenizer = load_tokenizer(qwen, "--model")
     seen = []
     tokenizer.chat_template = "{{ messages[0].content }}"
     encode = tokenizer.encode

@@ -15,7 +15,7 @@ def sampling(**changes) -> Sampling:
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_sampled_frequencies_are_the_softmax_although_the_generation_config_says_top_k_20(qwen, world, temperature):
-    actor, tokenizer = load_actor(qwen, world, torch.float32), load_tokenizer(qwen)
+    actor, tokenizer = load_actor(qwen, world, torch.float32), load_tokenizer(qwen, "--model")
     assert actor.saved_generation_config.top_k == 20
     prompts = [[3, 4, 5], [9, 8, 7, 6, 5]]
     plain = AutoModelForCausalLM.from_pretrained(qwen)
@@ -37,7 +37,7 @@ def test_sampled_frequencies_are_the_softmax_although_the_generation_config_says
 
 
 def test_a_prompt_is_answered_alike_in_any_batch_and_padding(qwen, world):
-    actor, tokenizer = load_actor(qwen, world, torch.float32), load_tokenizer(qwen)
+    actor, tokenizer = load_actor(qwen, world, torch.float32), load_tokenizer(qwen, "--model")
     prompts = [[5, 6, 7, 8, 9, 10], [4], [11, 12, 3], [7, 7, 7, 7]]
     greedy = sampling(temperature=0, max_new_tokens=12, batch=4)
     together = generate_responses(actor, tokenizer, prompts, greedy, world, 0, "test")
@@ -51,7 +51,7 @@ def test_a_prompt_is_answered_alike_in_any_batch_and_padding(qwen, world):
 
 
 def test_responses_end_at_any_stop_token_and_keep_it(qwen, world):
-    actor, tokenizer = load_actor(qwen, world, torch.float32), load_tokenizer(qwen)
+    actor, tokenizer = load_actor(qwen, world, torch.float32), load_tokenizer(qwen, "--model")
     stops = frozenset(range(1, 12))
     drawn = generate_responses(actor, tokenizer, [[20, 21]] * 200, sampling(max_new_tokens=6, stop_ids=stops), world, 1, "test")
     ended = {r.tokens[-1] for r in drawn if not r.truncated}
@@ -66,7 +66,7 @@ def test_responses_end_at_any_stop_token_and_keep_it(qwen, world):
 
 
 def test_stop_strings_end_responses_and_never_match_the_prompt(qwen, world):
-    actor, tokenizer = load_actor(qwen, world, torch.float32), load_tokenizer(qwen)
+    actor, tokenizer = load_actor(qwen, world, torch.float32), load_tokenizer(qwen, "--model")
     prompt = tokenizer.encode("1+2=")
     drawn = generate_responses(
         actor, tokenizer, [prompt] * 100, sampling(max_new_tokens=20, stop_strings=("=", "7")), world, 2, "test"
@@ -80,7 +80,7 @@ def test_stop_strings_end_responses_and_never_match_the_prompt(qwen, world):
 
 
 def test_stop_tokens_come_from_every_file_and_from_the_chat_template(qwen, world):
-    actor, tokenizer = load_actor(qwen, world, torch.float32), load_tokenizer(qwen)
+    actor, tokenizer = load_actor(qwen, world, torch.float32), load_tokenizer(qwen, "--model")
     # config.json says 1, generation_config.json says 1 and 2, the tokenizer says 1
     assert stop_token_ids(actor, tokenizer, "{problem}") == {1, 2}
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|end|>"]})
@@ -104,7 +104,7 @@ def test_the_ending_token_is_in_the_mask_and_padding_is_not():
 
 
 def test_sampling_is_repeated_by_its_seed_and_changed_by_another(qwen, world):
-    actor, tokenizer = load_actor(qwen, world, torch.float32), load_tokenizer(qwen)
+    actor, tokenizer = load_actor(qwen, world, torch.float32), load_tokenizer(qwen, "--model")
 
     def draw(seed):
         return [

@@ -8,13 +8,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import train
 from tests.conftest import ROOT, run_script
 
 # half the embedded default's batch
 SMALL = ["--prompts-per-step", 8, "--group-size", 8, "--eval-every", 0]
 PROMISED = """step reward_mean reward_std response_len_mean truncated_frac entropy policy_loss clip_frac approx_kl grad_norm
 adv_mean adv_std adv_masked_frac entropy_filtered_frac value_mean value_std_p10 value_std_p50 value_std_p90 critic_corr
-critic0/loss critic0/explained_variance critic0/value_correct critic0/value_wrong critic0/grad_norm critic1/loss
+critic0/loss critic0/explained_variance critic0/value_correct critic0/value_wrong critic0/grad_norm
+critic1/loss critic1/explained_variance critic1/value_correct critic1/value_wrong critic1/grad_norm
 time/generate time/verify time/fit_critics time/values time/policy time/step tokens_per_s peak_memory_gb""".split()
 
 
@@ -87,8 +89,16 @@ def test_half_a_run_resumed_equals_a_whole_one_to_the_last_bit(tmp_path):
     resumed = [m for m in without_clock(half) if m["step"] > 2]
     assert resumed == [m for m in without_clock(whole) if m["step"] > 2]
     assert [m["step"] for m in rows(half)] == [0, 1, 2, 3, 4]
-    refused = run_script("train.py", "--out", half, "--steps", 6, *SMALL, "--resume", "--lr", "1e-5")
-    assert refused.returncode == 2 and "--lr" in refused.stderr and "Traceback" not in refused.stderr
+    for flags, sentence in ((["--steps", 6, "--lr", "1e-5"], "has --lr"), (["--steps", 4], "has done 4 steps already")):
+        refused = run_script("train.py", "--out", half, *SMALL, "--resume", *flags)
+        assert refused.returncode == 2 and sentence in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_a_log_whose_last_line_was_cut_by_a_kill_is_mended_on_resume(tmp_path):
+    log = tmp_path / "metrics.jsonl"
+    log.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
+    assert train.finished_rows(log, 2) == ['{"step": 1}\n', '{"step": 2}\n']
+    assert train.finished_rows(log, 9) == ['{"step": 1}\n', '{"step": 2}\n', '{"step": 3}\n']
 
 
 def test_a_run_of_two_processes_saves_models_that_plain_transformers_loads(tmp_path):
@@ -99,8 +109,13 @@ def test_a_run_of_two_processes_saves_models_that_plain_transformers_loads(tmp_p
     prompt = tokenizer("3+4-2\n", return_tensors="pt")
     text = tokenizer.decode(model.generate(**prompt, max_new_tokens=40, do_sample=False)[0])
     assert "3+4=7\n7-2=5\n\\boxed{5}<|eos|>" in text
-    for m in (0, 1):
-        assert (tmp_path / f"run/critic{m}/value_head.safetensors").exists()
+    # the critics can be used again, heads included
+    run_train(
+        tmp_path / "again", "--critics", tmp_path / "run/critic0", tmp_path / "run/critic1", "--lr", "1e-9", "--critic-lr", "1e-9",
+        "--steps", 1, *SMALL, "--eval-data", "",
+    )  # fmt: skip
+    before, after = rows(tmp_path / "run")[-1], rows(tmp_path / "again")[-1]
+    assert after["value_mean"] == pytest.approx(before["value_mean"], abs=0.1) and abs(after["value_mean"]) > 1e-3
     done = run_script(
         "evaluate.py", "--model", tmp_path / "run/model", "--benchmarks", "tiny/test.jsonl", "--k", 2, "--n-problems", 20, "--max-new-tokens", 64, "--out", tmp_path / "eval", processes=2,
     )  # fmt: skip

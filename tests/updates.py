@@ -30,7 +30,7 @@ def updates(model: str, out: str, budget: int, minibatch_size: int, loss_norm: s
     for step in range(1, 6):
         shards_MB = shard(rollout.group_B, 2, "group", generator(0, "shards", step))
         returns_BT = asyppo.lambda_returns(rewards_BT, torch.zeros(mask_BT.shape), mask_BT, 1.0, 1.0)
-        fit_critics(critics, optimizers[1:], rollout, returns_BT, shards_MB, args, step, world)
+        fit_critics(critics, optimizers[1:], rollout, returns_BT.expand(len(shards_MB), -1, -1), shards_MB, args, step, world)
         values_MBT = ensemble_values(critics, rollout, budget, world)
         advantages_BT = asyppo.whiten(asyppo.gae(rewards_BT, values_BT := values_MBT.mean(0), mask_BT, 1.0, 0.95), mask_BT)
         # masks from fixed numbers: rounding in σ may swap two neighbours in the order, a step change of no interest here
