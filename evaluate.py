@@ -1,21 +1,28 @@
-"""How good is a model: avg@k and pass@k with 95 % intervals on benchmarks, JSONL files or hub data sets.
+"""How good is a model: avg@k, pass@k and maj@k with 95 % intervals on benchmarks, and how two models differ.
 
-python evaluate.py --model DIR_OR_ID --benchmarks aime24 math500 --k 4
+python evaluate.py --model DIR_OR_ID --benchmarks aime24 aime25 math500 olympiadbench minervamath amc23 --k 4
 torchrun --nproc_per_node 8 evaluate.py --model DIR_OR_ID --benchmarks problems.jsonl --k 4
+python evaluate.py --compare runs/eval-A/eval.json runs/eval-B/eval.json
+
+Legend for shape suffixes: P problems, K responses to each problem.
 """
 
 import argparse
+import datetime
+import hashlib
 import json
 import math
 import sys
 import time
+from collections import Counter
 from pathlib import Path
+from typing import Callable, Sequence
 
 import numpy as np
 import torch
 
 from actor import Actor, load_actor, load_tokenizer
-from distributed import UserError, World, report, start, stop, stream_seed
+from distributed import UserError, World, gather_list, report, start, stop, stream_seed
 from rollout import (
     Problem,
     Sampling,
@@ -26,7 +33,7 @@ from rollout import (
     stop_token_ids,
     verify_responses,
 )
-from verifier import Verifier
+from verifier import Verifier, canonical
 
 BENCHMARKS = {
     "aime24": "math-ai/aime24::test",
@@ -37,35 +44,125 @@ BENCHMARKS = {
     "amc23": "math-ai/amc23::test",
 }
 
+# -- scores -------------------------------------------------------------------------------------------------------------
+
 
 def pass_at_k(n: int, right: int, k: int) -> float:
     """Probability that k of n responses, `right` of which are right, hold a right one (Chen et al. 2021, eq. 1)."""
     return 1.0 - math.comb(n - right, k) / math.comb(n, k)
 
 
-def summarise(rewards_PK: np.ndarray, lengths_PK: np.ndarray, truncated_PK: np.ndarray) -> dict:
-    """P problems × K responses -> avg@k with the half-width of its 95 % interval, pass@k, length, truncated share.
+def majority(answers: list[str | None], rewards: list[float]) -> float:
+    """Is the most frequent answer right? A tie counts as the share of the tied answers that is.
 
-    The interval's unit is the problem: a problem's K responses are not independent of one another.
+    Right answers are one answer, however written; wrong ones are the same if their canonical texts are; a response
+    without an answer has no vote.
     """
-    n_problems, k = rewards_PK.shape
-    per_problem = rewards_PK.mean(1)
-    spread = per_problem.std(ddof=1) if n_problems > 1 else float("nan")
+    votes = Counter("right" if reward else canonical(answer) + " wrong" for answer, reward in zip(answers, rewards) if answer)
+    winners = [answer for answer, n in votes.items() if n == max(votes.values())]
+    return winners.count("right") / len(winners) if winners else 0.0
+
+
+def half_width(scores_P: np.ndarray) -> float:
+    """Of the normal 95 % interval of the mean over problems, the unit of sampling: a problem's K responses are not
+    independent of one another. NaN for a single problem."""
+    return float(1.96 * scores_P.std(ddof=1) / math.sqrt(len(scores_P))) if len(scores_P) > 1 else float("nan")
+
+
+def summarise(records: list[dict]) -> dict:
+    """A benchmark's row of the table from its records, which stand problem by problem with K responses each.
+
+    pass@ holds the unbiased estimates for 1, 2, 4, … and K.
+    """
+    k = 1 + max(r["sample"] for r in records)
+    groups = [records[i : i + k] for i in range(0, len(records), k)]
+    rewards_PK = np.array([[r["reward"] for r in group] for group in groups])
+    ks = sorted({2**i for i in range(k.bit_length())} | {k})
     return {
-        "problems": n_problems,
+        "problems": len(groups),
         "k": k,
-        "avg@k": float(per_problem.mean()),
-        "interval": float(1.96 * spread / math.sqrt(n_problems)),
-        "pass@k": float(np.mean([pass_at_k(k, int(right), k) for right in rewards_PK.sum(1)])),
-        "length": float(lengths_PK.mean()),
-        "truncated": float(truncated_PK.mean()),
+        "avg@k": float(rewards_PK.mean()),
+        "interval": half_width(rewards_PK.mean(1)),
+        "pass@": {str(n): float(np.mean([pass_at_k(k, int(right), n) for right in rewards_PK.sum(1)])) for n in ks},
+        "maj@k": float(np.mean([majority([r["answer"] for r in group], [r["reward"] for r in group]) for group in groups])),
+        "length": float(np.mean([r["length"] for r in records])),
+        "truncated": float(np.mean([r["truncated"] for r in records])),
+        "unparsed": float(np.mean([r["answer"] is None for r in records])),
+        "scores": rewards_PK.mean(1).tolist(),
+        "digest": hashlib.sha256(json.dumps([[g[0]["problem"], g[0]["gold"]] for g in groups]).encode()).hexdigest(),
     }
+
+
+def average(results: dict[str, dict]) -> dict:
+    """Every benchmark counts alike, as the paper averages; their errors are independent."""
+    keys = ("avg@k", "maj@k", "length", "truncated", "unparsed")
+    row = {key: float(np.mean([r[key] for r in results.values()])) for key in keys}
+    row["interval"] = math.sqrt(sum(r["interval"] ** 2 for r in results.values())) / len(results)
+    row["pass@"] = {k: float(np.mean([r["pass@"][k] for r in results.values()])) for k in next(iter(results.values()))["pass@"]}
+    return row
+
+
+def table(results: dict[str, dict]) -> str:
+    k = next(iter(results.values()))["k"]
+    width = max(16, *(len(name) + 2 for name in results))
+    heads = (f"avg@{k}", "95 % interval", f"pass@{k}", f"maj@{k}", "length", "truncated", "unparsed")
+    lines = [f"{'benchmark':<{width}} problems" + "".join(f"{head:>15}" for head in heads)]
+    rows = results if len(results) == 1 else results | {"average": average(results)}
+    for name, r in rows.items():
+        shares = (r["avg@k"], r["interval"], r["pass@"][str(k)], r["maj@k"], None, r["truncated"], r["unparsed"])
+        cells = [f"{r['length']:.1f}" if x is None else f"{'± ' if i == 1 else ''}{x:.1%}" for i, x in enumerate(shares)]
+        lines.append(f"{name:<{width}} {r.get('problems', ''):>8}" + "".join(f"{cell:>15}" for cell in cells))
+    return "\n".join(lines)
+
+
+# -- two evaluations ----------------------------------------------------------------------------------------------------
+
+
+def paired_bootstrap(differences: list[np.ndarray], n: int = 10_000, seed: int = 0) -> tuple[float, float, float]:
+    """Mean difference of paired scores and its 95 % interval (percentiles) over resampled problems.
+
+    differences: for each benchmark, score of A − score of B on the same problem. Benchmarks are resampled on their own
+    and averaged alike.
+    """
+    rng = np.random.default_rng(seed)
+    means = np.mean([d_P[rng.integers(len(d_P), size=(n, len(d_P)))].mean(1) for d_P in differences], axis=0)
+    low, high = np.percentile(means, (2.5, 97.5))
+    return float(np.mean([d_P.mean() for d_P in differences])), float(low), float(high)
+
+
+def compare(path_a: str, path_b: str) -> str:
+    """A table of A − B for every benchmark that both eval.json files hold."""
+    both = []
+    for path in (path_a, path_b):
+        try:
+            both.append(json.loads(Path(path).read_text())["results"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"--compare {path}: not a file that evaluate.py wrote ({error}).") from error
+    names = [name for name in both[0] if name in both[1]]
+    if not names:
+        raise UserError(f"--compare: {path_a} and {path_b} have no benchmark in common.")
+    if different := [name for name in names if both[0][name]["digest"] != both[1][name]["digest"]]:
+        raise UserError(f"--compare: the problems of {different[0]} are not the same in the two files.")
+    differences = {name: np.subtract(both[0][name]["scores"], both[1][name]["scores"]) for name in names}
+    rows = {name: [d_P] for name, d_P in differences.items()}
+    if len(names) > 1:
+        rows["average"] = list(differences.values())
+    lines = [f"A = {path_a}\nB = {path_b}", f"{'benchmark':<16} {'A':>8} {'B':>8} {'A − B':>8}   95 % interval"]
+    for name, each in rows.items():
+        difference, low, high = paired_bootstrap(each)
+        a, b = (np.mean([x[n]["avg@k"] for n in (names if name == "average" else [name])]) for x in both)
+        verdict = "A is better" if low > 0 else "B is better" if high < 0 else "no difference shown"
+        lines.append(f"{name:<16} {a:>8.1%} {b:>8.1%} {difference:>+8.1%}   {low:+.1%} … {high:+.1%}   {verdict}")
+    return "\n".join(lines)
+
+
+# -- responses ----------------------------------------------------------------------------------------------------------
 
 
 def evaluate(
     actor: Actor,
     tokenizer,
-    problems: list[Problem],
+    sets: dict[str, list[Problem]],
     template: str | None,
     sampling: Sampling,
     extract: str,
@@ -73,33 +170,48 @@ def evaluate(
     verifier: Verifier,
     world: World,
     seed: int,
-    label: str,
-) -> tuple[dict, list[dict]]:
-    """k responses to each problem -> the summary, and a record of each response (problem by problem)."""
-    prompts = [tokens for p in problems for tokens in [prompt_tokens(p.problem, template, tokenizer)] * k]
-    golds = [p.answer for p in problems for _ in range(k)]
-    responses = generate_responses(actor, tokenizer, prompts, sampling, world, stream_seed(seed, "evaluation"), label)
-    texts = [tokenizer.decode(r.tokens, skip_special_tokens=True) for r in responses]
-    answers, rewards = verify_responses(texts, golds, extract, verifier, world)
-    shape = (len(problems), k)
-    summary = summarise(
-        np.array(rewards).reshape(shape),
-        np.array([len(r.tokens) for r in responses]).reshape(shape),
-        np.array([r.truncated for r in responses]).reshape(shape),
-    )
-    records = [
-        {
-            "problem": problems[i // k].problem,
-            "response": tokenizer.decode(r.tokens),
-            "answer": answers[i],
-            "gold": golds[i],
-            "reward": rewards[i],
-            "length": len(r.tokens),
-            "truncated": r.truncated,
-        }
-        for i, r in enumerate(responses)
-    ]
-    return summary, records
+    done: Sequence[dict] = (),
+    keep: Callable[[list[dict]], None] = lambda records: None,
+) -> list[dict]:
+    """k responses to every problem -> a record of each response, in the order of sets, problems and samples.
+
+    The prompts of all sets are pooled and sorted by length, so that a small set wastes no batch. `keep` gets the records
+    of each portion as soon as it is finished; `done` are those that an interrupted run kept.
+    """
+    prompts = {(name, row): prompt_tokens(p.problem, template, tokenizer) for name in sets for row, p in enumerate(sets[name])}
+    order = [(*at, sample) for at in prompts for sample in range(k)]
+    records = {(r["benchmark"], r["row"], r["sample"]): r for r in done}
+    pool = sorted((at for at in order if at not in records), key=lambda at: -len(prompts[at[:2]]))
+    portion = 4 * sampling.batch * world.size
+    for i in range(0, len(pool), portion):
+        part = pool[i : i + portion]
+        problems = [sets[name][row] for name, row, _ in part]
+        label = f"evaluate {i // portion + 1}/{-(-len(pool) // portion)}"
+        responses = generate_responses(
+            actor,
+            tokenizer,
+            [prompts[at[:2]] for at in part],
+            sampling,
+            world,
+            stream_seed(seed, "evaluation", *part[0]),
+            label,
+        )
+        texts = [tokenizer.decode(r.tokens, skip_special_tokens=True) for r in responses]
+        answers, rewards = verify_responses(texts, [p.answer for p in problems], extract, verifier, world)
+        new = [
+            {
+                "benchmark": name, "row": row, "sample": sample, "problem": problem.problem, "gold": problem.answer,
+                "response": tokenizer.decode(response.tokens), "answer": answer, "reward": reward,
+                "length": len(response.tokens), "truncated": response.truncated,
+            }
+            for (name, row, sample), problem, response, answer, reward in zip(part, problems, responses, answers, rewards)
+        ]  # fmt: skip
+        keep(new)
+        records |= zip(part, new)
+    return [records[at] for at in order]
+
+
+# -- command line -------------------------------------------------------------------------------------------------------
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -107,28 +219,35 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = parser.add_argument
-    add("--model", required=True, help="directory or hub id of the model")
-    add("--benchmarks", nargs="+", required=True, help=f"any of {', '.join(BENCHMARKS)}; .jsonl or .parquet files; hub ids as ID[:CONFIG[:SPLIT]]")  # fmt: skip
+    add("--model", help="directory or hub id of the model")
+    add("--benchmarks", nargs="+", help=f"any of {', '.join(BENCHMARKS)}; .jsonl or .parquet files; hub ids as ID[:CONFIG[:SPLIT]]")  # fmt: skip
+    add("--data-dir", type=Path, help="read DIR/<benchmark>.jsonl instead of the hub")
     add("--n-problems", type=int, help="take this many of each benchmark, drawn by seed; default all")
-    add("--k", type=int, default=4, help="responses to each problem")
-    add("--max-new-tokens", type=int, default=8192, help="a longer response is cut and counted as truncated")
-    add("--temperature", type=float, default=1.0, help="sampling temperature; 0 is greedy")
+    add("--k", type=int, default=4, help="responses to each problem; default 4")
+    add("--max-new-tokens", type=int, default=8192, help="a longer response is cut and counted as truncated; default 8192")
+    add("--temperature", type=float, default=1.0, help="sampling temperature, 0 is greedy; default 1")
     add("--template", help="prompt as text or file with {problem} in it; default: the tokenizer's chat template")
     add("--stop", nargs="+", default=[], help="strings that end a response; \\n stands for a newline")
     add("--extract", choices=("boxed", "last_number"), default="boxed", help="where the answer stands in a response")
-    add("--generate-batch", type=int, default=64, help="responses generated together on one process")
-    add("--seed", type=int, default=0, help="seed of problems and sampling")
-    add("--out", type=Path, default=Path("runs/eval"), help="folder for eval.json and the responses")
+    add("--generate-batch", type=int, default=16, help="responses generated together on one process; default 16")
+    add("--seed", type=int, default=0, help="seed of problems and sampling; default 0")
+    add("--out", type=Path, help="folder for eval.json and responses.jsonl; default runs/eval-TIME")
+    add("--resume", action="store_true", help="go on with the interrupted evaluation in --out")
     add("--dtype", choices=("auto", "fp32", "bf16"), default="auto", help="compute type; auto: bf16 on GPU, fp32 on CPU")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
+    add("--compare", nargs=2, metavar="EVAL_JSON", help="only print how two evaluations of the same problems differ")
     args = parser.parse_args(argv)
+    if not args.compare and not (args.model and args.benchmarks):
+        parser.error("give --model and --benchmarks, or --compare with two eval.json files")
     for name in ("k", "max_new_tokens", "generate_batch", "n_problems"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
     if not (args.temperature >= 0 and math.isfinite(args.temperature)):
         parser.error("--temperature must not be negative")
-    if len({benchmark_name(b) for b in args.benchmarks}) < len(args.benchmarks):
+    if args.benchmarks and len({benchmark_name(b) for b in args.benchmarks}) < len(args.benchmarks):
         parser.error("--benchmarks has two sets of one name; their results would overwrite each other")
+    if args.resume and not args.out:
+        parser.error("--resume needs the folder of the evaluation: --out DIR")
     return args
 
 
@@ -136,6 +255,12 @@ def benchmark_name(benchmark: str) -> str:
     if benchmark.endswith((".jsonl", ".parquet")):
         return Path(benchmark).stem
     return benchmark.replace("/", "_").replace(":", "_")
+
+
+def load_benchmark(benchmark: str, args: argparse.Namespace) -> list[Problem]:
+    if args.data_dir and not benchmark.endswith((".jsonl", ".parquet")):
+        benchmark = str(args.data_dir / f"{benchmark}.jsonl")
+    return load_problems(BENCHMARKS.get(benchmark, benchmark), args.n_problems, args.seed, split="test", flag="--benchmarks")
 
 
 def compute_dtype(name: str, world: World) -> torch.dtype:
@@ -151,50 +276,89 @@ def stop_strings(flags: list[str]) -> tuple[str, ...]:
     return tuple(s.replace("\\n", "\n") for s in flags)
 
 
-def run(args: argparse.Namespace, world: World) -> None:
-    sets = {
-        benchmark_name(b): load_problems(BENCHMARKS.get(b, b), args.n_problems, args.seed, split="test", flag="--benchmarks")
-        for b in args.benchmarks
-    }
-    tokenizer = load_tokenizer(args.model, "--model")
-    template = read_template(args.template, tokenizer, args.model)
-    actor = load_actor(args.model, world, compute_dtype(args.dtype, world))
-    sampling = Sampling(
-        args.max_new_tokens,
-        args.temperature,
-        frozenset(stop_token_ids(actor, tokenizer, template)),
-        stop_strings(args.stop),
-        args.generate_batch,
-    )
+def open_folder(args: argparse.Namespace, world: World) -> list[dict]:
+    """Make --out with its config.json, or find in it what an interrupted evaluation has done. -> its records"""
+    args.out = gather_list([args.out or Path("runs") / f"eval-{datetime.datetime.now():%Y%m%d-%H%M%S}"], world)[0]
+    free = {"out", "resume", "generate_batch", "device", "compare"}
+    settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k not in free}
+    config, responses = args.out / "config.json", args.out / "responses.jsonl"
+    done = []
+    if args.resume:
+        try:
+            old = json.loads(config.read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(f"--resume: {args.out} holds no evaluation; start without --resume.") from error
+        if changed := [key for key in settings if settings[key] != old.get(key)]:
+            key = changed[0]
+            raise UserError(
+                f"--resume: the evaluation in {args.out} has --{key.replace('_', '-')} {old.get(key)}, not {settings[key]}."
+            )
+        for line in responses.read_text().splitlines() if responses.exists() else []:
+            try:
+                done.append(json.loads(line))
+            except ValueError:  # the line that was being written when the run was killed
+                break
+    elif config.exists():
+        raise UserError(f"--out {args.out} holds an evaluation; name a new folder, or go on with --resume.")
+    gather_list([], world)  # nobody writes before everybody has looked
     if world.is_main:
         args.out.mkdir(parents=True, exist_ok=True)
-        print(f"{'benchmark':<16} problems    avg@{args.k}   95 % interval   pass@{args.k}   length   truncated   tokens/s")
-    results = {}
+        config.write_text(json.dumps(settings, indent=2) + "\n")
+        responses.write_text("".join(json.dumps(record) + "\n" for record in done))
+    return done
+
+
+def run(args: argparse.Namespace, world: World) -> None:
+    sets = {benchmark_name(b): load_benchmark(b, args) for b in args.benchmarks}
+    tokenizer = load_tokenizer(args.model, "--model")
+    template = read_template(args.template, tokenizer, args.model)
+    stops = stop_strings(args.stop)
+    actor = load_actor(args.model, world, compute_dtype(args.dtype, world))
+    sampling = Sampling(
+        args.max_new_tokens, args.temperature, frozenset(stop_token_ids(actor, tokenizer, template)), stops, args.generate_batch
+    )
+    done = open_folder(args, world)
+
+    def keep(records: list[dict]) -> None:
+        if world.is_main:
+            with (args.out / "responses.jsonl").open("a") as file:
+                file.write("".join(json.dumps(record) + "\n" for record in records))
+
     with Verifier() as verifier:
-        for name, problems in sets.items():
-            began = time.time()
-            results[name], records = evaluate(
-                actor, tokenizer, problems, template, sampling, args.extract, args.k, verifier, world, args.seed, name
-            )
-            r = results[name]
-            speed = r["length"] * len(records) / (time.time() - began)
-            if world.is_main:
+        for name, problems in sets.items() if world.is_main else ():
+            for row in verifier.unparsable([p.answer for p in problems]):
                 print(
-                    f"{name:<16} {r['problems']:>8} {r['avg@k']:>8.1%} {'± ' + format(r['interval'], '.1%'):>15}"
-                    f" {r['pass@k']:>8.1%} {r['length']:>8.1f} {r['truncated']:>11.1%} {speed:>10.0f}",
-                    flush=True,
-                )
-                (args.out / f"{name}.jsonl").write_text("".join(json.dumps(x) + "\n" for x in records))
+                    f"{name}, row {row + 1}: the verifier cannot parse the gold answer {problems[row].answer!r}; "
+                    "only the same text counts as right.", flush=True,
+                )  # fmt: skip
+        began = time.time()
+        records = evaluate(
+            actor, tokenizer, sets, template, sampling, args.extract, args.k, verifier, world, args.seed, done, keep
+        )
+        seconds = time.time() - began
+        failures = sum(gather_list([verifier.failures], world))
     if world.is_main:
-        settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
-        (args.out / "eval.json").write_text(json.dumps({"settings": settings, "results": results}, indent=2))
-        print(f"Every response, its answer and verdict: {args.out}/*.jsonl; the table: {args.out}/eval.json")
+        results = {name: summarise([r for r in records if r["benchmark"] == name]) for name in sets}
+        settings = json.loads((args.out / "config.json").read_text())
+        summary = {"settings": settings, "results": results, "average": average(results), "verify_failures": failures}
+        (args.out / "eval.json").write_text(json.dumps(summary, indent=2) + "\n")
+        (args.out / "responses.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+        n_tokens = sum(r["length"] for r in records) - sum(r["length"] for r in done)
+        print(table(results))
+        print(
+            f"{len(records) - len(done)} responses, {n_tokens} tokens in {seconds:.0f} s: {n_tokens / seconds:.0f} tokens/s; "
+            f"{failures} answers that the verifier gave up on.\nEvery response with its answer and verdict: "
+            f"{args.out}/responses.jsonl; the table: {args.out}/eval.json"
+        )
 
 
 def main(argv: list[str] | None = None) -> int:
     args, code = parse_args(argv), 0
     try:
-        run(args, start(args.device))
+        if args.compare:
+            print(compare(*args.compare))
+        else:
+            run(args, start(args.device))
     except UserError as error:
         code = report("evaluate.py", error)
     stop()

@@ -43,7 +43,7 @@ from distributed import (
     stop,
     stream_seed,
 )
-from evaluate import compute_dtype, evaluate, stop_strings
+from evaluate import compute_dtype, evaluate, stop_strings, summarise
 from rollout import (
     Problem,
     Rollout,
@@ -568,11 +568,11 @@ def token_signal(by: str, std_BT: torch.Tensor | None, rollout: Rollout, order: 
 
 def held_out_accuracy(run: Run) -> float:
     """Share of right answers, one sampled response to each held-out problem."""
-    summary, _ = evaluate(
-        run.actor, run.tokenizer, run.held_out, run.template, run.sampling, run.args.extract, 1, run.verifier, run.world,
-        run.args.seed, "evaluate",
+    records = evaluate(
+        run.actor, run.tokenizer, {"held-out": run.held_out}, run.template, run.sampling, run.args.extract, 1, run.verifier,
+        run.world, run.args.seed,
     )  # fmt: skip
-    return summary["avg@k"]
+    return summarise(records)["avg@k"]
 
 
 def set_up(args: argparse.Namespace, world: World) -> Run:

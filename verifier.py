@@ -133,11 +133,15 @@ def written_number(text: str) -> tuple[Fraction, bool] | None:
     return (-1 if sign == "-" else 1) * mantissa * Fraction(10) ** int(braced or bare or 0), bool(percent)
 
 
+def is_words(gold: str) -> bool:
+    return bool(re.fullmatch(rf"\s*(?:{TEXT}[^{{}}0-9]*\}}[\s.]*|(?i:yes|no|true|false))", gold))
+
+
 def quick_verdict(gold: str, answer: str | None) -> bool | None:
     """Right, wrong, or None where only math-verify can tell."""
     if answer is None or len(answer) > MAX_LENGTH:
         return False
-    gold_is_text = re.fullmatch(rf"\s*(?:{TEXT}[^{{}}0-9]*\}}[\s.]*|(?i:yes|no|true|false))", gold)
+    gold_is_text = is_words(gold)
     gold, answer = canonical(gold), canonical(answer)
     if gold_is_text:
         gold, answer = (re.sub(r"[()]", "", text).lower() for text in (gold, answer))
@@ -207,10 +211,16 @@ def equations_are_fair(gold, answer) -> bool:
     return bool(equations(answer)) or all(is_name(eq.lhs) or not eq.rhs.free_symbols for eq in equations(gold))
 
 
-def judge(gold: str, answer: str) -> bool:
-    """math-verify's verdict; what cannot be parsed is wrong, equal texts having been accepted before."""
+def judge(gold: str, answer: str | None) -> bool:
+    """math-verify's verdict; what cannot be parsed is wrong, equal texts having been accepted before.
+
+    Without an answer: can the gold be parsed?
+    """
     try:
-        gold, answer = parse(gold), parse(answer)
+        gold = parse(gold)
+        if answer is None:
+            return True
+        answer = parse(answer)
         return equations_are_fair(gold, answer) and verify(gold, answer, timeout_seconds=None, raise_on_error=True)
     except MemoryError:
         os._exit(1)  # a fresh process is safer; the parent counts the failure
@@ -256,6 +266,19 @@ class Verifier:
         """1.0 where the extracted answer is right, else 0.0; a pair that occurs twice is judged once."""
         pairs = list(zip(golds, answers, strict=True))
         verdicts = {pair: quick_verdict(*pair) for pair in dict.fromkeys(pairs)}
+        self._settle(verdicts)
+        return [float(verdicts[pair]) for pair in pairs]
+
+    def unparsable(self, golds: list[str]) -> list[int]:
+        """Which golds only the same text can match, although they are not words."""
+        algebra = {gold: quick_verdict(gold, r"\alpha_{99}") is None for gold in golds}
+        by_text = {gold: is_words(gold) or bool(BASED.fullmatch(canonical(gold))) for gold in golds}
+        verdicts = {(gold, None): None if algebra[gold] and not by_text[gold] else by_text[gold] for gold in golds}
+        self._settle(verdicts)
+        return [i for i, gold in enumerate(golds) if not verdicts[gold, None]]
+
+    def _settle(self, verdicts: dict) -> None:
+        """Have the workers judge the pairs whose verdict is None."""
         queue = deque(pair for pair, verdict in verdicts.items() if verdict is None)
         while queue or any(pair for pair, _ in self.busy.values()):
             while len(self.idle) + len(self.busy) < min(self.n_workers, len(queue) + len(self.busy)):
@@ -263,7 +286,6 @@ class Verifier:
             while queue and self.idle:
                 self._send(queue)
             self._receive(verdicts)
-        return [float(verdicts[pair]) for pair in pairs]
 
     def _start_worker(self) -> None:
         # not a fork: the parent has threads and CUDA; a fixed hash seed because sympy depends on the order of its sets

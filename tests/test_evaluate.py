@@ -1,13 +1,28 @@
-"""Scores and their intervals."""
+"""Scores and their intervals, comparisons, and evaluations as users run them."""
 
 import itertools
 import json
+import shutil
 
 import numpy as np
 import pytest
 
-from evaluate import pass_at_k, summarise
-from tests.conftest import run_script
+from distributed import UserError
+from evaluate import average, compare, majority, paired_bootstrap, pass_at_k, summarise
+from tests.conftest import ROOT, run_script
+
+SMALL = ["--model", "tiny/actor", "--benchmarks", "tiny/test.jsonl", "--n-problems", 31, "--max-new-tokens", 64]
+
+
+def made_up_records(rewards_PK, name: str = "made up") -> list[dict]:
+    return [
+        {
+            "benchmark": name, "row": p, "sample": k, "problem": f"{name} {p}", "gold": "1", "answer": str(int(reward)),
+            "reward": float(reward), "length": 10, "truncated": bool(k),
+        }
+        for p, rewards_K in enumerate(rewards_PK)
+        for k, reward in enumerate(rewards_K)
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("n, right", [(4, 0), (4, 1), (4, 3), (4, 4), (6, 2)])
@@ -17,12 +32,34 @@ def test_pass_at_k_is_the_share_of_draws_with_a_right_response(n, right):
         assert pass_at_k(n, right, k) == pytest.approx(sum(any(d) for d in draws) / len(draws))
 
 
+@pytest.mark.parametrize(
+    "answers, rewards, expected",
+    [
+        (["3", "3", "4", "5"], [1, 1, 0, 0], 1.0),
+        (["3", "4", "4", "5"], [1, 0, 0, 0], 0.0),
+        (["3", "4", "4", "3"], [1, 0, 0, 1], 0.5),  # a tie of two
+        (["3", "4", "5", "6"], [1, 0, 0, 0], 0.25),  # a tie of four
+        ([r"\frac{1}{2}", "0.5", "4", "4", "4"], [1, 1, 0, 0, 0], 0.0),
+        ([r"\frac{1}{2}", "0.5", "4", "4"], [1, 1, 0, 0], 0.5),  # one answer, written in two ways
+        (["3", "$4$", "4 ", "x"], [1, 0, 0, 0], 0.0),  # the same wrong answer in two dressings
+        (["3", None, None, None], [1, 0, 0, 0], 1.0),  # no answer, no vote
+        ([None, None], [0, 0], 0.0),
+    ],
+)
+def test_the_majority_is_counted_over_answers_that_are_equal(answers, rewards, expected):
+    assert majority(answers, rewards) == expected
+
+
 def test_a_table_worked_by_hand():
     # four problems, right 2/2, 1/2, 0/2, 1/2: mean 0.5, deviation of (1, .5, 0, .5) is √(1/6), half-width 1.96·√(1/24)
-    rewards = np.array([[1, 1], [1, 0], [0, 0], [0, 1]])
-    table = summarise(rewards, np.full((4, 2), 10), np.array([[False, True]] * 4))
-    assert table["avg@k"] == 0.5 and table["pass@k"] == 0.75 and table["truncated"] == 0.5 and table["length"] == 10
-    assert table["interval"] == pytest.approx(1.96 * (1 / 24) ** 0.5)
+    row = summarise(made_up_records([[1, 1], [1, 0], [0, 0], [0, 1]]))
+    assert row["avg@k"] == 0.5 and row["truncated"] == 0.5 and row["length"] == 10 and row["unparsed"] == 0
+    assert row["pass@"] == {"1": 0.5, "2": 0.75} and row["maj@k"] == 0.5 and row["scores"] == [1, 0.5, 0, 0.5]
+    assert row["interval"] == pytest.approx(1.96 * (1 / 24) ** 0.5)
+    # beside a benchmark of two problems, half of them right: the average counts benchmarks, not problems
+    other = summarise(made_up_records([[1, 1], [1, 1]]))
+    both = average({"a": row, "b": other})
+    assert both["avg@k"] == 0.75 and both["interval"] == pytest.approx(row["interval"] / 2)
 
 
 def test_the_interval_holds_the_truth_as_often_as_it_says():
@@ -31,32 +68,117 @@ def test_the_interval_holds_the_truth_as_often_as_it_says():
     hits = 0
     for _ in range(400):
         difficulty = rng.beta(0.5, 0.5, size=(100, 1))
-        table = summarise((rng.random((100, 4)) < difficulty).astype(float), np.ones((100, 4)), np.zeros((100, 4)))
-        hits += abs(table["avg@k"] - 0.5) <= table["interval"]
+        row = summarise(made_up_records(rng.random((100, 4)) < difficulty))
+        hits += abs(row["avg@k"] - 0.5) <= row["interval"]
     assert 0.92 <= hits / 400 <= 0.98
+
+
+def test_the_paired_interval_holds_the_true_difference_and_is_narrower_than_an_unpaired_one():
+    rng = np.random.default_rng(1)
+    hits, widths = 0, []
+    for i in range(200):
+        difficulty = rng.beta(0.5, 0.5, size=(80, 1)) * 0.9
+        b_P, a_P = ((rng.random((80, 4)) < difficulty + gain).mean(1) for gain in (0, 0.1))
+        mean, low, high = paired_bootstrap([a_P - b_P], n=1000, seed=i)
+        hits += low <= 0.1 <= high
+        assert mean == pytest.approx(a_P.mean() - b_P.mean()) and low < mean < high
+        widths.append((high - low) / (2 * 1.96 * ((a_P.var() + b_P.var()) / 80) ** 0.5))
+    assert 0.90 <= hits / 200 <= 0.98 and np.mean(widths) < 0.7
+    # one benchmark's interval agrees with the normal one of its differences
+    mean, low, high = paired_bootstrap([d_P := a_P - b_P])
+    assert (high - low) / 2 == pytest.approx(1.96 * d_P.std(ddof=1) / 80**0.5, rel=0.05)
+    assert paired_bootstrap([-d_P])[1] == pytest.approx(-high, abs=0.01)
+
+
+def test_a_comparison_says_what_can_be_said_and_refuses_other_problems(tmp_path):
+    def write(name, results):
+        (tmp_path / name).write_text(json.dumps({"results": results}))
+        return str(tmp_path / name)
+
+    rng = np.random.default_rng(0)
+    weak = rng.random((60, 4)) < 0.3
+    strong = weak | (rng.random((60, 4)) < 0.4)
+    a = write("a.json", {"x": summarise(made_up_records(strong, "x")), "y": summarise(made_up_records(weak, "y"))})
+    b = write("b.json", {"x": summarise(made_up_records(weak, "x")), "y": summarise(made_up_records(weak[::-1], "y"))})
+    text = compare(a, b)
+    x, y, both = (next(line for line in text.splitlines() if line.startswith(name)) for name in ("x ", "y ", "average"))
+    assert x.endswith("A is better") and f"{strong.mean() - weak.mean():+.1%}" in x
+    assert y.endswith("no difference shown") and "+0.0%" in y
+    assert f"{(strong.mean() + weak.mean()) / 2:.1%}" in both
+    assert "B is better" in compare(b, a)
+    c = write("c.json", {"x": summarise(made_up_records(weak[:50], "x"))})
+    for path, sentence in ((c, "not the same"), (write("d.json", {}), "no benchmark in common"), ("none", "not a file")):
+        with pytest.raises(UserError, match=sentence):
+            compare(a, path)
 
 
 def test_greedy_evaluation_is_the_same_on_one_process_and_on_two(tmp_path):
     outputs = []
     for processes in (0, 2):
         out = tmp_path / str(processes)
-        done = run_script(
-            "evaluate.py", "--model", "tiny/actor", "--benchmarks", "tiny/test.jsonl", "--temperature", 0, "--k", 1, "--n-problems", 31, "--max-new-tokens", 64, "--out", out, processes=processes,
-        )  # fmt: skip
+        done = run_script("evaluate.py", *SMALL, "--temperature", 0, "--k", 1, "--out", out, processes=processes)
         assert done.returncode == 0, done.stderr
-        outputs.append((json.loads((out / "eval.json").read_text())["results"], (out / "test.jsonl").read_text()))
-        assert "test" in done.stdout and "avg@1" in done.stdout
+        outputs.append([json.loads((out / "eval.json").read_text())["results"], (out / "responses.jsonl").read_text()])
+        assert "avg@1" in done.stdout and "maj@1" in done.stdout and "tokens/s" in done.stdout
     assert outputs[0] == outputs[1]
     records = [json.loads(line) for line in outputs[0][1].splitlines()]
     assert len(records) == 31 and np.mean([r["reward"] for r in records]) == outputs[0][0]["test"]["avg@k"] > 0.9
+    for r in records:
+        assert r["response"].endswith("<|eos|>") and (r["answer"] == r["gold"]) == r["reward"]
+
+
+def test_an_interrupted_evaluation_goes_on_and_gives_the_same_table(tmp_path):
+    """Sampled; half of the portions are taken away, and a record cut in the middle of its line as by a kill."""
+    whole, half = tmp_path / "whole", tmp_path / "half"
+    flags = [*SMALL, "--k", 4, "--generate-batch", 8, "--data-dir", tmp_path]
+    done = run_script("evaluate.py", *flags, "--out", whole)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (whole / "responses.jsonl").read_text().splitlines()]
+    # portions of 32 in the order of the pool: longest prompts first (one token a character)
+    pool = sorted(rows, key=lambda r: -len(r["problem"]))
+    half.mkdir()
+    shutil.copy(whole / "config.json", half)
+    lines = [json.dumps(r) + "\n" for r in pool[:65]]
+    (half / "responses.jsonl").write_text("".join(lines[:64]) + lines[64][:50])
+    done = run_script("evaluate.py", *flags, "--out", half, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "60 responses" in done.stdout
+    for name in ("eval.json", "responses.jsonl"):
+        assert (half / name).read_text() == (whole / name).read_text()
+    for extra, sentence in ((["--resume", "--seed", 1], "has --seed 0, not 1"), ([], "holds an evaluation")):
+        done = run_script("evaluate.py", *flags, "--out", half, *extra)
+        assert done.returncode == 2 and sentence in done.stderr
+
+
+def test_benchmarks_come_from_a_folder_are_pooled_and_unparsable_golds_are_named(tmp_path):
+    lines = (ROOT / "tiny/test.jsonl").read_text().splitlines()
+    (tmp_path / "aime24.jsonl").write_text("\n".join(lines[:3]))
+    rows = [json.loads(line) for line in lines[3:7]]
+    rows[1] = {"question": rows[1]["problem"], "final_answer": ["m_{\\max }=n^{2}-n-1"]}  # OlympiadBench's columns
+    (tmp_path / "olympiadbench.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    done = run_script(
+        "evaluate.py", "--model", "tiny/actor", "--benchmarks", "aime24", "olympiadbench", "--data-dir", tmp_path, "--k", 2,
+        "--temperature", 0, "--max-new-tokens", 64, "--out", tmp_path / "eval",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "olympiadbench, row 2: the verifier cannot parse the gold answer" in done.stdout
+    results = json.loads((tmp_path / "eval/eval.json").read_text())
+    assert [results["results"][name]["problems"] for name in ("aime24", "olympiadbench")] == [3, 4]
+    assert results["results"]["aime24"]["avg@k"] == 1 and results["results"]["olympiadbench"]["avg@k"] == 0.75
+    assert results["average"]["avg@k"] == 0.875 and "average" in done.stdout
 
 
 def test_bad_commands_get_one_sentence_and_exit_code_2(tmp_path):
     for flags, sentence in (
         (["--model", "tiny/actor", "--benchmarks", "none.jsonl"], "no such file"),
+        (["--model", "tiny/actor", "--benchmarks", "aime24", "--data-dir", tmp_path], "no such file"),
         (["--model", "no/model", "--benchmarks", "tiny/test.jsonl"], "no tokenizer could be read"),
         (["--model", "tiny/actor", "--benchmarks", "tiny/test.jsonl", "--k", "0"], "--k must be at least 1"),
         (["--model", "tiny/actor", "--benchmarks", "tiny/test.jsonl", "--template", "x"], "neither a text with {problem}"),
+        (["--model", "tiny/actor", "--benchmarks", "tiny/test.jsonl", "a/test.jsonl"], "two sets of one name"),
+        (["--model", "tiny/actor"], "give --model and --benchmarks"),
+        (["--model", "tiny/actor", "--benchmarks", "tiny/test.jsonl", "--resume"], "holds no evaluation"),
+        (["--compare", "none", "none"], "not a file that evaluate.py wrote"),
     ):
         done = run_script("evaluate.py", *flags, "--out", tmp_path / "eval")
         assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr
