@@ -7,6 +7,8 @@ Legend for shape suffixes: M critics, B responses, T response tokens, N response
 order. mask_BT is true on response tokens; whatever stands elsewhere in any [B, T] array changes no result.
 """
 
+import math
+
 import torch
 
 from distributed import World, generator, optimizer_step, pack, progress, sum_over_ranks
@@ -198,6 +200,7 @@ def update_policy(
                 totals["approx_kl_first"] = kl
             for key, value in dict(policy_loss=loss, clip_frac=clip_frac, approx_kl=kl, grad_norm=grad_norm).items():
                 totals[key] = totals.get(key, 0.0) + value / (args.epochs * n_minibatches)
+            totals["skipped_updates"] = totals.get("skipped_updates", 0) + (not math.isfinite(grad_norm))
             bar.update()
     bar.close()
     return totals

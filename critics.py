@@ -4,6 +4,7 @@ Legend for shape suffixes: M critics, B responses, S prompt + response tokens, T
 a micro-batch in row-major order, H hidden size.
 """
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -112,10 +113,10 @@ def fit_critics(
     """Minimise each critic's (V_m(s_t) − R_t)² over the response tokens of its own shard (3), its mean per minibatch.
 
     A critic takes as many optimizer steps per pass as the actor, over its share of the responses. -> per critic: loss
-    (mean over all updates) and grad_norm.
+    and grad_norm (means over all updates), skipped_updates (those whose gradient was not finite).
     """
     n_minibatches = len(rollout.texts) // args.minibatch_size
-    metrics = [dict(loss=0.0, grad_norm=0.0) for _ in critics]
+    metrics = [dict(loss=0.0, grad_norm=0.0, skipped_updates=0) for _ in critics]
     n_updates = args.critic_epochs * n_minibatches
     bar = progress(len(critics) * n_updates, "critics", "update", world)
     for m, (critic, optimizer) in enumerate(zip(critics, optimizers)):
@@ -126,6 +127,7 @@ def fit_critics(
                 loss, grad_norm = fit_minibatch(critic, optimizer, rollout, returns_MBT[m], rows, args, world)
                 metrics[m]["loss"] += loss / n_updates
                 metrics[m]["grad_norm"] += grad_norm / n_updates
+                metrics[m]["skipped_updates"] += not math.isfinite(grad_norm)
                 bar.update()
     bar.close()
     return metrics

@@ -10,6 +10,7 @@ Legend for shape suffixes: B responses, T response tokens.
 import gc
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -223,15 +224,18 @@ def optimizer_step(
 ) -> float:
     """One update from the sum of all ranks' micro-batch losses; returns the gradient norm before clipping.
 
+    Where that is not finite, on whichever rank, no rank applies the update.
+
     loss_of returns this micro-batch's share of the loss, divided already by the count of the *whole* step over all
     ranks. FSDP averages gradients over ranks, so the share is multiplied by their number (RL2#11, TRL#3021, verl#7321).
     """
     optimizer.zero_grad(set_to_none=True)
     for micro_batch in micro_batches:
         (loss_of(micro_batch) * (micro_batch.weight * world.size)).backward()
-    norm = nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
-    optimizer.step()
-    return norm.full_tensor().item()
+    norm = nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm).full_tensor().item()
+    if math.isfinite(norm):
+        optimizer.step()
+    return norm
 
 
 # -- checkpoints --------------------------------------------------------------------------------------------------------

@@ -15,7 +15,9 @@ import json
 import math
 import os
 import resource
+import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -153,6 +155,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--eval-every", type=int, default=10, help="steps between evaluations on --eval-data; first and last always")
     add("--eval-data", help="held-out problems, named like --data; one sampled response each")
     add("--save-every", type=int, default=20, help="steps between checkpoints; 0: only at the end")
+    add("--max-bad-steps", type=int, default=3, help="stop after so many steps in a row with a gradient that is not finite")
     add("--out", type=Path, help="folder of the run; default: runs/ALGO-TIME")
     add("--resume", nargs="?", const=True, help="go on from the checkpoint in --out, or in the folder given here")
     add("--wandb", choices=("disabled", "offline", "online"), default="disabled", help="log to Weights & Biases as well")
@@ -173,7 +176,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 def check_args(args: argparse.Namespace) -> None:
     """Refuse what cannot work, and derive what follows from other flags (minibatch size, output folder)."""
-    for name in ("group_size", "prompts_per_step", "max_new_tokens", "generate_batch", "epochs", "critic_epochs", "steps", "token_budget"):  # fmt: skip
+    for name in ("group_size", "prompts_per_step", "max_new_tokens", "generate_batch", "epochs", "critic_epochs", "steps", "token_budget", "max_bad_steps"):  # fmt: skip
         if getattr(args, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(args, name)}.")
     for name in ("lr", "critic_lr", "temperature", "max_grad_norm", "clip_low", "clip_high"):
@@ -272,9 +275,20 @@ def check_folder(args: argparse.Namespace, world: World) -> None:
         done = read_step(args.out / "checkpoint")
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"--resume: {args.out} is no run with a checkpoint; start a new one in another --out.") from error
-    if args.steps <= done:
+    if args.steps < done:
         raise UserError(f"--resume: the run in {args.out} has done {done} steps already; give more with --steps.")
-    free = {"steps", "out", "resume", "eval_every", "save_every", "wandb", "device", "generate_batch", "token_budget"}
+    free = {
+        "max_bad_steps",
+        "steps",
+        "out",
+        "resume",
+        "eval_every",
+        "save_every",
+        "wandb",
+        "device",
+        "generate_batch",
+        "token_budget",
+    }
     for key, value in settings_of(args).items():
         if key not in free and value != old.get(key):
             raise UserError(
@@ -329,7 +343,7 @@ class Log:
 
             id_file = args.out / "wandb_id"  # a resumed run goes on in the same curves
             if not id_file.exists():
-                id_file.write_text(wandb.util.generate_id())
+                id_file.write_text(secrets.token_hex(4))
             self.wandb = wandb.init(
                 project="asyppo", id=id_file.read_text(), resume="allow", dir=args.out, mode=args.wandb, config=vars(args)
             )
@@ -358,12 +372,19 @@ class Log:
         )
 
 
+SHOWN = (("entropy", "entropy", 3), ("kl", "approx_kl", 4), ("clip", "clip_frac", 3))
+
+
 def readable(metrics: dict, n_steps: int, max_new_tokens: int) -> str:
     """The step in one line."""
     parts = [f"step {metrics['step']:>4}/{n_steps}"]
     if "reward_mean" in metrics:
         parts.append(f"reward {metrics['reward_mean']:.3f}  length {metrics['response_len_mean']:.1f}")
-        parts.append(f"entropy {metrics['entropy']:.3f}  kl {metrics['approx_kl']:.4f}  clip {metrics['clip_frac']:.3f}")
+        parts += [f"{name} {metrics[key]:.{n}f}" for name, key, n in SHOWN if key in metrics]
+        if metrics["skipped_updates"]:
+            parts.append(
+                f"{metrics['skipped_updates']} updates SKIPPED (gradient not finite; see bad-step-{metrics['step']}.pt)"
+            )
         if metrics["truncated_frac"] > 0.1:
             # few of these can be right, and the policy learns from the cut (TRL#5697)
             parts.append(f"{metrics['truncated_frac']:.0%} TRUNCATED at {max_new_tokens} tokens")
@@ -520,6 +541,11 @@ def train_step(run: Run, step: int) -> tuple[dict, list[dict]]:
     metrics["verify_failures"] = sum(gather_list([run.verifier.failures - failures], world))
     metrics["peak_memory_gb"] = max(gather_list([peak_memory_gb(world)], world))
     metrics["tokens_per_s"] = int(mask_BT.sum()) / metrics["time/step"]
+    metrics["skipped_updates"] += sum(metrics.pop(f"critic{m}/skipped_updates") for m in range(len(run.critics)))
+    if metrics["skipped_updates"] and world.is_main:
+        torch.save(vars(rollout) | {"advantages_BT": advantages_BT}, args.out / f"bad-step-{step}.pt")
+    # what does not exist, or is not finite, is left out
+    metrics = {key: value for key, value in metrics.items() if math.isfinite(value)}
     return metrics, rollout_samples(rollout, answers, run.tokenizer, step)
 
 
@@ -634,30 +660,62 @@ def set_up(args: argparse.Namespace, world: World) -> Run:
     )
 
 
-def train(args: argparse.Namespace, world: World) -> None:
+class StopRequest:
+    """SIGTERM and Ctrl-C let the running step finish and be saved; the second one ends the process at once."""
+
+    def __init__(self, world: World):
+        self.world, self.signal = world, 0
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.notice)
+
+    def notice(self, number: int, frame) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        self.signal = number
+        if self.world.is_main:
+            print(
+                f"\n{signal.Signals(number).name}: the running step is finished and saved first.", file=sys.stderr, flush=True
+            )
+
+    def seen(self) -> int:
+        """The signal that any rank has got, else 0; the same on all ranks."""
+        return max(gather_list([self.signal], self.world))
+
+
+def train(args: argparse.Namespace, world: World) -> int:
+    """-> exit code: 0, 1 after too many bad steps, 128 + signal if stopped by one."""
     began = time.time()
     run = set_up(args, world)
     done = load_checkpoint(args.out / "checkpoint", run.trained) if args.resume else 0
-    log = Log(args, world, done)
+    log, request, bad_steps, ended = Log(args, world, done), StopRequest(world), 0, ""
     with run.verifier:
         if run.held_out and done == 0:
             log.write({"step": 0, log.eval_key: held_out_accuracy(run)}, [])
         for step in range(done + 1, args.steps + 1):
             metrics, samples = train_step(run, step)
-            last = step == args.steps
-            if run.held_out and (last or (args.eval_every and step % args.eval_every == 0)):
+            bad_steps = bad_steps + 1 if metrics["skipped_updates"] else 0
+            stopped_by, last = request.seen(), step == args.steps
+            if bad_steps == args.max_bad_steps:
+                ended = f"{bad_steps} steps in a row had gradients that are not finite"
+            elif stopped_by and not last:
+                ended = signal.Signals(stopped_by).name
+            if run.held_out and not ended and (last or (args.eval_every and step % args.eval_every == 0)):
                 metrics[log.eval_key] = held_out_accuracy(run)
             log.write(metrics, samples)
-            if last or (args.save_every and step % args.save_every == 0):
+            if last or ended or (args.save_every and step % args.save_every == 0):
                 save_checkpoint(args.out / "checkpoint", run.trained, step, world)
+            if ended:
+                if world.is_main:
+                    print(f"Stopped after step {step}: {ended}. Saved; go on with the same command and --resume {args.out}.")
+                return 128 + stopped_by if stopped_by else 1
     save_models(run)
     log.finish(time.time() - began)
+    return 0
 
 
 def main(argv: list[str] | None = None) -> int:
-    args, code = parse_args(argv), 0
+    args = parse_args(argv)
     try:
-        train(args, start(args.device))
+        code = train(args, start(args.device))
     except UserError as error:
         code = report("train.py", error)
     # after train has returned, so that its models are gone; after a crash the others' collectives must not be waited for

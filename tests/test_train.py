@@ -2,6 +2,9 @@
 
 import json
 import math
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -89,7 +92,7 @@ def test_half_a_run_resumed_equals_a_whole_one_to_the_last_bit(tmp_path):
     resumed = [m for m in without_clock(half) if m["step"] > 2]
     assert resumed == [m for m in without_clock(whole) if m["step"] > 2]
     assert [m["step"] for m in rows(half)] == [0, 1, 2, 3, 4]
-    for flags, sentence in ((["--steps", 6, "--lr", "1e-5"], "has --lr"), (["--steps", 4], "has done 4 steps already")):
+    for flags, sentence in ((["--steps", 6, "--lr", "1e-5"], "has --lr"), (["--steps", 3], "has done 4 steps already")):
         refused = run_script("train.py", "--out", half, *SMALL, "--resume", *flags)
         assert refused.returncode == 2 and sentence in refused.stderr and "Traceback" not in refused.stderr
 
@@ -121,6 +124,16 @@ def test_a_run_of_two_processes_saves_models_that_plain_transformers_loads(tmp_p
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "eval/eval.json").read_text())["results"]["test"]["problems"] == 20
+
+
+def test_wandb_offline_asks_for_no_login_and_a_resumed_run_goes_on_in_the_same_curves(tmp_path):
+    out = tmp_path / "run"
+    flags = [*SMALL, "--eval-data", "", "--wandb", "offline"]
+    run_train(out, "--steps", 1, *flags)
+    name = (out / "wandb_id").read_text()
+    run_train(out, "--steps", 2, *flags, "--resume")
+    runs = [folder.name for folder in (out / "wandb").glob("offline-run-*")]
+    assert len(runs) == 2 and all(run.endswith(f"-{name}") for run in runs)
 
 
 def test_the_papers_command_runs_against_a_stand_in_for_qwen3(qwen, tmp_path):
@@ -158,3 +171,56 @@ def test_every_ablation_flag_changes_the_run(tmp_path):
     prints = {name: fingerprint(name, *extra) for name, extra in flags.items()}
     assert len(set(prints.values())) == len(prints), prints
     assert fingerprint("again") == prints["default"]
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_a_run_that_is_told_to_stop_finishes_its_step_saves_and_goes_on_where_it_was(tmp_path, processes):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    flags = [*SMALL, "--eval-data", "", "--steps"]
+    launcher = [sys.executable]
+    if processes:
+        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    child = subprocess.Popen(
+        [*launcher, "train.py", *map(str, flags), "500", "--out", stopped], cwd=ROOT, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    for line in child.stdout:
+        if line.startswith("step    1/"):
+            child.send_signal(signal.SIGTERM)
+            break
+    rest, errors = child.communicate(timeout=100)
+    assert "Stopped after step 2: SIGTERM" in rest and "--resume" in rest, errors
+    assert child.returncode != 0 if processes else child.returncode == 143
+    assert [m["step"] for m in rows(stopped)] == [1, 2]
+    run_train(stopped, *flags, 3, "--resume", processes=processes)
+    run_train(whole, *flags, 3, processes=processes)
+    for name, expected in weights(whole).items():
+        assert torch.equal(expected, weights(stopped)[name]), name
+
+
+def test_an_update_that_is_not_finite_is_skipped_kept_for_inspection_and_stops_the_run_if_it_goes_on(
+    tmp_path, monkeypatch, capsys
+):
+    """The first critic is spoilt in step 2 only, then in every step."""
+    real = train.fit_critics
+
+    def run(spoilt_steps, out):
+        def fit(critics, optimizers, rollout, returns_MBT, shards_MB, args, step, world):
+            if step in spoilt_steps:
+                returns_MBT = returns_MBT.clone()
+                returns_MBT[0] = float("inf")
+            return real(critics, optimizers, rollout, returns_MBT, shards_MB, args, step, world)
+
+        monkeypatch.setattr(train, "fit_critics", fit)
+        code = train.main([*map(str, SMALL), "--eval-data", "", "--steps", "4", "--max-bad-steps", "2", "--out", str(out)])
+        return code, capsys.readouterr().out
+
+    code, text = run({2}, tmp_path / "once")
+    assert code == 0 and text.count("4 updates SKIPPED") == 1
+    assert [m["skipped_updates"] for m in rows(tmp_path / "once")] == [0, 4, 0, 0]
+    assert "critic0/loss" not in rows(tmp_path / "once")[1] and rows(tmp_path / "once")[2]["critic0/loss"] > 0
+    assert all(x.isfinite().all() for x in weights(tmp_path / "once").values())
+    batch = torch.load(tmp_path / "once/bad-step-2.pt", weights_only=True)
+    assert len(batch["texts"]) == 64 and batch["old_logp_BT"].shape == batch["advantages_BT"].shape
+    code, text = run({1, 2, 3, 4}, tmp_path / "always")
+    assert code == 1 and "Stopped after step 2: 2 steps in a row" in text
