@@ -7,6 +7,7 @@ Only forward and backward passes are split over ranks, by `pack`, and their per-
 Legend for shape suffixes: B responses, T response tokens.
 """
 
+import argparse
 import gc
 import hashlib
 import json
@@ -90,6 +91,20 @@ def report(script: str, error: UserError) -> int:
         time.sleep(10)
     print(f"{script}: error: {error}", file=sys.stderr, flush=True)
     return 2
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are printed once, however many processes there are."""
+
+    def error(self, message: str):
+        sys.exit(report(self.prog, UserError(message)))
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file beside the old one and put it in its place: a kill leaves one of the two whole."""
+    new = path.with_name(path.name + ".new")
+    new.write_text(text)
+    new.replace(path)
 
 
 def progress(total: int, label: str, unit: str, world: World) -> tqdm:
@@ -257,8 +272,8 @@ def save_checkpoint(folder: Path, models: dict[str, tuple[nn.Module, torch.optim
     )
     if world.is_main:
         (new / "step.json").write_text(json.dumps({"step": step}))
-        shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
             folder.rename(old)
         new.rename(folder)
         shutil.rmtree(old, ignore_errors=True)

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from actor import Actor, load_actor, load_tokenizer
-from distributed import UserError, World, gather_list, report, start, stop, stream_seed
+from distributed import Parser, UserError, World, gather_list, replace_text, report, start, stop, stream_seed
 from rollout import (
     Problem,
     Sampling,
@@ -33,7 +33,7 @@ from rollout import (
     stop_token_ids,
     verify_responses,
 )
-from verifier import Verifier, canonical
+from verifier import MAX_LENGTH, Verifier, canonical
 
 BENCHMARKS = {
     "aime24": "math-ai/aime24::test",
@@ -58,15 +58,21 @@ def majority(answers: list[str | None], rewards: list[float]) -> float:
     Right answers are one answer, however written; wrong ones are the same if their canonical texts are; a response
     without an answer has no vote.
     """
-    votes = Counter("right" if reward else canonical(answer) + " wrong" for answer, reward in zip(answers, rewards) if answer)
+    votes = Counter()
+    for answer, reward in zip(answers, rewards):
+        if answer:
+            # a very long one would take canonical seconds
+            votes["right" if reward else (canonical(answer) if len(answer) <= MAX_LENGTH else answer) + " wrong"] += 1
     winners = [answer for answer, n in votes.items() if n == max(votes.values())]
     return winners.count("right") / len(winners) if winners else 0.0
 
 
-def half_width(scores_P: np.ndarray) -> float:
+def half_width(scores_P: np.ndarray) -> float | None:
     """Of the normal 95 % interval of the mean over problems, the unit of sampling: a problem's K responses are not
-    independent of one another. NaN for a single problem."""
-    return float(1.96 * scores_P.std(ddof=1) / math.sqrt(len(scores_P))) if len(scores_P) > 1 else float("nan")
+    independent of one another. Where all problems score alike the rule of three, 3/P; None for a single problem."""
+    if len(scores_P) < 2:
+        return None
+    return float(1.96 * scores_P.std(ddof=1) / math.sqrt(len(scores_P))) if np.ptp(scores_P) else 3 / len(scores_P)
 
 
 def summarise(records: list[dict]) -> dict:
@@ -87,7 +93,7 @@ def summarise(records: list[dict]) -> dict:
         "maj@k": float(np.mean([majority([r["answer"] for r in group], [r["reward"] for r in group]) for group in groups])),
         "length": float(np.mean([r["length"] for r in records])),
         "truncated": float(np.mean([r["truncated"] for r in records])),
-        "unparsed": float(np.mean([r["answer"] is None for r in records])),
+        "unparsed": float(np.mean([not r["answer"] for r in records])),
         "scores": rewards_PK.mean(1).tolist(),
         "digest": hashlib.sha256(json.dumps([[g[0]["problem"], g[0]["gold"]] for g in groups]).encode()).hexdigest(),
     }
@@ -97,7 +103,8 @@ def average(results: dict[str, dict]) -> dict:
     """Every benchmark counts alike, as the paper averages; their errors are independent."""
     keys = ("avg@k", "maj@k", "length", "truncated", "unparsed")
     row = {key: float(np.mean([r[key] for r in results.values()])) for key in keys}
-    row["interval"] = math.sqrt(sum(r["interval"] ** 2 for r in results.values())) / len(results)
+    intervals = [r["interval"] for r in results.values()]
+    row["interval"] = None if None in intervals else math.hypot(*intervals) / len(results)
     row["pass@"] = {k: float(np.mean([r["pass@"][k] for r in results.values()])) for k in next(iter(results.values()))["pass@"]}
     return row
 
@@ -109,8 +116,9 @@ def table(results: dict[str, dict]) -> str:
     lines = [f"{'benchmark':<{width}} problems" + "".join(f"{head:>15}" for head in heads)]
     rows = results if len(results) == 1 else results | {"average": average(results)}
     for name, r in rows.items():
-        shares = (r["avg@k"], r["interval"], r["pass@"][str(k)], r["maj@k"], None, r["truncated"], r["unparsed"])
-        cells = [f"{r['length']:.1f}" if x is None else f"{'± ' if i == 1 else ''}{x:.1%}" for i, x in enumerate(shares)]
+        cells = [f"{r['avg@k']:.1%}", "–" if r["interval"] is None else f"± {r['interval']:.1%}"]
+        cells += [f"{r['pass@'][str(k)]:.1%}", f"{r['maj@k']:.1%}", f"{r['length']:.1f}"]
+        cells += [f"{r['truncated']:.1%}", f"{r['unparsed']:.1%}"]
         lines.append(f"{name:<{width}} {r.get('problems', ''):>8}" + "".join(f"{cell:>15}" for cell in cells))
     return "\n".join(lines)
 
@@ -135,7 +143,8 @@ def compare(path_a: str, path_b: str) -> str:
     both = []
     for path in (path_a, path_b):
         try:
-            both.append(json.loads(Path(path).read_text())["results"])
+            results = json.loads(Path(path).read_text())["results"]
+            both.append({name: {key: r[key] for key in ("digest", "scores", "avg@k")} for name, r in results.items()})
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"--compare {path}: not a file that evaluate.py wrote ({error}).") from error
     names = [name for name in both[0] if name in both[1]]
@@ -151,12 +160,19 @@ def compare(path_a: str, path_b: str) -> str:
     for name, each in rows.items():
         difference, low, high = paired_bootstrap(each)
         a, b = (np.mean([x[n]["avg@k"] for n in (names if name == "average" else [name])]) for x in both)
-        verdict = "A is better" if low > 0 else "B is better" if high < 0 else "no difference shown"
+        # not 0: sums of thirds and fifths are off by rounding
+        verdict = "A is better" if low > 1e-9 else "B is better" if high < -1e-9 else "no difference shown"
+        verdict = verdict if min(map(len, each)) > 1 else "one problem: nothing can be said"
         lines.append(f"{name:<16} {a:>8.1%} {b:>8.1%} {difference:>+8.1%}   {low:+.1%} … {high:+.1%}   {verdict}")
     return "\n".join(lines)
 
 
 # -- responses ----------------------------------------------------------------------------------------------------------
+
+
+def portion_size(batch: int, world: World) -> int:
+    """Responses that are generated, verified and kept together."""
+    return 4 * batch * world.size
 
 
 def evaluate(
@@ -182,7 +198,7 @@ def evaluate(
     order = [(*at, sample) for at in prompts for sample in range(k)]
     records = {(r["benchmark"], r["row"], r["sample"]): r for r in done}
     pool = sorted((at for at in order if at not in records), key=lambda at: -len(prompts[at[:2]]))
-    portion = 4 * sampling.batch * world.size
+    portion = portion_size(sampling.batch, world)
     for i in range(0, len(pool), portion):
         part = pool[i : i + portion]
         problems = [sets[name][row] for name, row, _ in part]
@@ -215,9 +231,7 @@ def evaluate(
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add = parser.add_argument
     add("--model", help="directory or hub id of the model")
     add("--benchmarks", nargs="+", help=f"any of {', '.join(BENCHMARKS)}; .jsonl or .parquet files; hub ids as ID[:CONFIG[:SPLIT]]")  # fmt: skip
@@ -276,8 +290,12 @@ def stop_strings(flags: list[str]) -> tuple[str, ...]:
     return tuple(s.replace("\\n", "\n") for s in flags)
 
 
-def open_folder(args: argparse.Namespace, world: World) -> list[dict]:
-    """Make --out with its config.json, or find in it what an interrupted evaluation has done. -> its records"""
+def open_folder(args: argparse.Namespace, sets: dict[str, list[Problem]], world: World) -> tuple[dict, list[dict]]:
+    """Make --out with its config.json, or find in it what an interrupted evaluation has done.
+
+    -> the settings, and the records of all portions that were finished (with the same --generate-batch and number of
+    processes the table is then the same as of an undisturbed evaluation).
+    """
     args.out = gather_list([args.out or Path("runs") / f"eval-{datetime.datetime.now():%Y%m%d-%H%M%S}"], world)[0]
     free = {"out", "resume", "generate_batch", "device", "compare"}
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k not in free}
@@ -298,14 +316,25 @@ def open_folder(args: argparse.Namespace, world: World) -> list[dict]:
                 done.append(json.loads(line))
             except ValueError:  # the line that was being written when the run was killed
                 break
+        if len(done) < args.k * sum(map(len, sets.values())):
+            done = done[: len(done) - len(done) % portion_size(args.generate_batch, world)]
+        for r in done:
+            if sets[r["benchmark"]][r["row"]] != Problem(r["problem"], r["gold"]):
+                raise UserError(f"--resume: {r['benchmark']} is not the set that {args.out} began with; name a new --out.")
+    elif args.out.exists() and not args.out.is_dir():
+        raise UserError(f"--out {args.out} is a file; name a folder.")
     elif config.exists():
         raise UserError(f"--out {args.out} holds an evaluation; name a new folder, or go on with --resume.")
     gather_list([], world)  # nobody writes before everybody has looked
     if world.is_main:
         args.out.mkdir(parents=True, exist_ok=True)
         config.write_text(json.dumps(settings, indent=2) + "\n")
-        responses.write_text("".join(json.dumps(record) + "\n" for record in done))
-    return done
+        write_records(args.out, done)
+    return settings, done
+
+
+def write_records(folder: Path, records: Sequence[dict]) -> None:
+    replace_text(folder / "responses.jsonl", "".join(json.dumps(record) + "\n" for record in records))
 
 
 def run(args: argparse.Namespace, world: World) -> None:
@@ -313,11 +342,11 @@ def run(args: argparse.Namespace, world: World) -> None:
     tokenizer = load_tokenizer(args.model, "--model")
     template = read_template(args.template, tokenizer, args.model)
     stops = stop_strings(args.stop)
+    settings, done = open_folder(args, sets, world)
     actor = load_actor(args.model, world, compute_dtype(args.dtype, world))
     sampling = Sampling(
         args.max_new_tokens, args.temperature, frozenset(stop_token_ids(actor, tokenizer, template)), stops, args.generate_batch
     )
-    done = open_folder(args, world)
 
     def keep(records: list[dict]) -> None:
         if world.is_main:
@@ -328,8 +357,8 @@ def run(args: argparse.Namespace, world: World) -> None:
         for name, problems in sets.items() if world.is_main else ():
             for row in verifier.unparsable([p.answer for p in problems]):
                 print(
-                    f"{name}, row {row + 1}: the verifier cannot parse the gold answer {problems[row].answer!r}; "
-                    "only the same text counts as right.", flush=True,
+                    f"{name}, row {row} ({problems[row].problem[:40]!r} …): the verifier cannot parse the gold answer "
+                    f"{problems[row].answer!r}; only the same text counts as right.", flush=True,
                 )  # fmt: skip
         began = time.time()
         records = evaluate(
@@ -339,10 +368,9 @@ def run(args: argparse.Namespace, world: World) -> None:
         failures = sum(gather_list([verifier.failures], world))
     if world.is_main:
         results = {name: summarise([r for r in records if r["benchmark"] == name]) for name in sets}
-        settings = json.loads((args.out / "config.json").read_text())
         summary = {"settings": settings, "results": results, "average": average(results), "verify_failures": failures}
-        (args.out / "eval.json").write_text(json.dumps(summary, indent=2) + "\n")
-        (args.out / "responses.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+        replace_text(args.out / "eval.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+        write_records(args.out, records)
         n_tokens = sum(r["length"] for r in records) - sum(r["length"] for r in done)
         print(table(results))
         print(

@@ -32,6 +32,7 @@ import asyppo
 from actor import Actor, load_actor, load_config, load_tokenizer
 from critics import MiniCritic, ensemble_values, fit_critics, load_critic, save_critic, shard, strip, value_metrics
 from distributed import (
+    Parser,
     UserError,
     World,
     full_state,
@@ -39,6 +40,7 @@ from distributed import (
     generator,
     load_checkpoint,
     read_step,
+    replace_text,
     report,
     save_checkpoint,
     start,
@@ -91,7 +93,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter, allow_abbrev=False)
+    parser = Parser(description=__doc__, formatter_class=HelpFormatter, allow_abbrev=False)
     switch = argparse.BooleanOptionalAction
 
     add = parser.add_argument_group("models").add_argument
@@ -337,7 +339,7 @@ class Log:
         if not self.is_main:
             return
         for name in ("metrics.jsonl", "rollouts.jsonl"):
-            (args.out / name).write_text("".join(finished_rows(args.out / name, done)))
+            replace_text(args.out / name, "".join(finished_rows(args.out / name, done)))
         if args.wandb != "disabled":
             import wandb
 
@@ -356,6 +358,12 @@ class Log:
             if self.wandb:
                 self.wandb.log(metrics, step=metrics["step"])
             print(readable(metrics, self.args.steps, self.args.max_new_tokens), flush=True)
+
+    def stop(self, step: int, why: str) -> None:
+        if self.is_main:
+            if self.wandb:
+                self.wandb.finish(exit_code=1)
+            print(f"Stopped after step {step}: {why}. Saved; go on with the same command and --resume {self.args.out}.")
 
     def finish(self, seconds: float) -> None:
         if not self.is_main:
@@ -661,20 +669,26 @@ def set_up(args: argparse.Namespace, world: World) -> Run:
 
 
 class StopRequest:
-    """SIGTERM and Ctrl-C let the running step finish and be saved; the second one ends the process at once."""
+    """SIGTERM and Ctrl-C let the running step finish and be saved; again a few seconds later they end the process at once.
+
+    torchrun kills what has not ended after 30 seconds, unless it is started with a longer --shutdown-timeout.
+    """
 
     def __init__(self, world: World):
-        self.world, self.signal = world, 0
+        self.world, self.signal, self.first = world, 0, math.inf
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.notice)
 
     def notice(self, number: int, frame) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        self.signal = number
-        if self.world.is_main:
+        # job managers send a signal to every process, and torchrun then sends it once more
+        if time.monotonic() > self.first + 5:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        if not self.signal and self.world.is_main:
             print(
-                f"\n{signal.Signals(number).name}: the running step is finished and saved first.", file=sys.stderr, flush=True
+                f"\n{signal.Signals(number).name}: stopping as soon as the running step is finished and saved.", file=sys.stderr
             )
+        self.signal, self.first = self.signal or number, min(self.first, time.monotonic())
 
     def seen(self) -> int:
         """The signal that any rank has got, else 0; the same on all ranks."""
@@ -686,27 +700,24 @@ def train(args: argparse.Namespace, world: World) -> int:
     began = time.time()
     run = set_up(args, world)
     done = load_checkpoint(args.out / "checkpoint", run.trained) if args.resume else 0
-    log, request, bad_steps, ended = Log(args, world, done), StopRequest(world), 0, ""
+    log, request, bad_steps = Log(args, world, done), StopRequest(world), 0
     with run.verifier:
         if run.held_out and done == 0:
             log.write({"step": 0, log.eval_key: held_out_accuracy(run)}, [])
         for step in range(done + 1, args.steps + 1):
             metrics, samples = train_step(run, step)
             bad_steps = bad_steps + 1 if metrics["skipped_updates"] else 0
-            stopped_by, last = request.seen(), step == args.steps
-            if bad_steps == args.max_bad_steps:
-                ended = f"{bad_steps} steps in a row had gradients that are not finite"
-            elif stopped_by and not last:
-                ended = signal.Signals(stopped_by).name
-            if run.held_out and not ended and (last or (args.eval_every and step % args.eval_every == 0)):
+            too_bad, last = bad_steps == args.max_bad_steps, step == args.steps
+            if run.held_out and (last or (args.eval_every and step % args.eval_every == 0)) and not (too_bad or request.seen()):
                 metrics[log.eval_key] = held_out_accuracy(run)
             log.write(metrics, samples)
-            if last or ended or (args.save_every and step % args.save_every == 0):
+            stopped_by = request.seen()
+            if last or stopped_by or too_bad or (args.save_every and step % args.save_every == 0):
                 save_checkpoint(args.out / "checkpoint", run.trained, step, world)
-            if ended:
-                if world.is_main:
-                    print(f"Stopped after step {step}: {ended}. Saved; go on with the same command and --resume {args.out}.")
-                return 128 + stopped_by if stopped_by else 1
+            if too_bad or (stopped_by and not last):
+                why = f"{bad_steps} steps in a row had gradients that are not finite"
+                log.stop(step, why if too_bad else signal.Signals(stopped_by).name)
+                return 1 if too_bad else 128 + stopped_by
     save_models(run)
     log.finish(time.time() - began)
     return 0

@@ -18,7 +18,6 @@ import json
 import os
 import re
 import resource
-import signal
 import subprocess
 import sys
 import time
@@ -232,7 +231,6 @@ def serve(memory_gb: float, deadline: float) -> None:
     """Answer each line [gold, answer] from stdin with true or false, until stdin closes."""
     replies = os.dup(1)
     os.dup2(2, 1)  # a stray print must not look like a reply
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     resource.setrlimit(resource.RLIMIT_AS, (int(memory_gb * 2**30),) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     logging.disable(logging.CRITICAL)
@@ -290,7 +288,8 @@ class Verifier:
     def _start_worker(self) -> None:
         # not a fork: the parent has threads and CUDA; a fixed hash seed because sympy depends on the order of its sets
         command = [sys.executable, __file__, str(self.memory_gb), str(self.deadline)]
-        worker = subprocess.Popen(command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        # a session of its own, so that Ctrl-C and torchrun's signals to the parent's group do not reach it
+        worker = subprocess.Popen(command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
                                   env={**os.environ, "PYTHONHASHSEED": "0"})
         self.busy[worker] = None, time.monotonic() + STARTUP_LIMIT
 

@@ -16,13 +16,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from distributed import UserError
 from rollout import load_problems
 from verifier import Verifier, canonical, extract_answer
 
 
 def wrong_answers(golds: list[str], rng: random.Random):
-    """Endless (gold, wrong answer, how it was made), the four ways in turn."""
-    for kind in itertools.cycle(("another row's", "sign flipped", "one more", "a hundred times")):
+    """Many (gold, wrong answer, how it was made), the four ways in turn."""
+    kinds = itertools.cycle(("another row's", "sign flipped", "one more", "a hundred times"))
+    for kind in itertools.islice(kinds, 100_000):  # a set may allow few
         gold = rng.choice(golds)
         if kind == "another row's":
             wrong = rng.choice(golds)
@@ -45,7 +47,10 @@ def main() -> None:
     args = parser.parse_args()
     with Verifier() as verifier:
         for source in args.data:
-            golds = [p.answer for p in load_problems(source, None, 0, split="test")]
+            try:
+                golds = [p.answer for p in load_problems(source, None, 0, split="test", flag="data")]
+            except UserError as error:
+                sys.exit(f"verify_golds.py: error: {error}")
             texts = [
                 f"Adding both sides, we find that the answer is $\\boxed{{{gold}}}$. I hope it is correct." for gold in golds
             ]

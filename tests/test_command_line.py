@@ -143,6 +143,8 @@ def test_mistakes_under_torchrun_are_said_once(tmp_path):
     done = run_script("train.py", "--data", "none.jsonl", "--out", tmp_path / "run", processes=2)
     assert done.returncode != 0
     assert done.stderr.count("there is no such file") == 1 and "in load_problems" not in done.stderr
+    done = run_script("train.py", "--group-size", 1, processes=2)
+    assert done.returncode != 0 and done.stderr.count("cannot be divided over 2 critics") == 1
 
 
 def test_every_flag_is_explained_and_shows_its_default():

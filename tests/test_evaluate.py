@@ -56,10 +56,13 @@ def test_a_table_worked_by_hand():
     assert row["avg@k"] == 0.5 and row["truncated"] == 0.5 and row["length"] == 10 and row["unparsed"] == 0
     assert row["pass@"] == {"1": 0.5, "2": 0.75} and row["maj@k"] == 0.5 and row["scores"] == [1, 0.5, 0, 0.5]
     assert row["interval"] == pytest.approx(1.96 * (1 / 24) ** 0.5)
+    # problems that all score alike are no proof that every problem does; one problem proves nothing
+    assert summarise(made_up_records([[0, 0]] * 30))["interval"] == pytest.approx(0.1)
+    assert summarise(made_up_records([[1, 0]]))["interval"] is None
     # beside a benchmark of two problems, half of them right: the average counts benchmarks, not problems
     other = summarise(made_up_records([[1, 1], [1, 1]]))
     both = average({"a": row, "b": other})
-    assert both["avg@k"] == 0.75 and both["interval"] == pytest.approx(row["interval"] / 2)
+    assert both["avg@k"] == 0.75 and both["interval"] == pytest.approx((row["interval"] ** 2 + 1.5**2) ** 0.5 / 2)
 
 
 def test_the_interval_holds_the_truth_as_often_as_it_says():
@@ -106,8 +109,20 @@ def test_a_comparison_says_what_can_be_said_and_refuses_other_problems(tmp_path)
     assert y.endswith("no difference shown") and "+0.0%" in y
     assert f"{(strong.mean() + weak.mean()) / 2:.1%}" in both
     assert "B is better" in compare(b, a)
+    one = write("one.json", {"x": summarise(made_up_records([[1, 1]], "x"))})
+    other = write("other.json", {"x": summarise(made_up_records([[0, 0]], "x"))})
+    assert "nothing can be said" in compare(one, other)
+    # thirds that sum to nothing but rounding
+    rng = np.random.default_rng(2)
+    for i in range(50):
+        thirds = rng.integers(0, 4, size=12) / 3
+        mean, low, high = paired_bootstrap([thirds - rng.permutation(thirds)], n=200, seed=i)
+        assert abs(mean) < 1e-9
     c = write("c.json", {"x": summarise(made_up_records(weak[:50], "x"))})
-    for path, sentence in ((c, "not the same"), (write("d.json", {}), "no benchmark in common"), ("none", "not a file")):
+    old = write("old.json", {"x": {"avg@k": 0.5}})
+    for path, sentence in (
+        (c, "not the same"), (write("d.json", {}), "no benchmark in common"), ("none", "not a file"), (old, "not a file"),
+    ):  # fmt: skip
         with pytest.raises(UserError, match=sentence):
             compare(a, path)
 
@@ -145,7 +160,10 @@ def test_an_interrupted_evaluation_goes_on_and_gives_the_same_table(tmp_path):
     assert "60 responses" in done.stdout
     for name in ("eval.json", "responses.jsonl"):
         assert (half / name).read_text() == (whole / name).read_text()
-    for extra, sentence in ((["--resume", "--seed", 1], "has --seed 0, not 1"), ([], "holds an evaluation")):
+    (half / "responses.jsonl").write_text(lines[0].replace('"problem": "', '"problem": "1+') * 128)
+    for extra, sentence in (
+        (["--resume", "--seed", 1], "has --seed 0, not 1"), ([], "holds an evaluation"), (["--resume"], "is not the set"),
+    ):  # fmt: skip
         done = run_script("evaluate.py", *flags, "--out", half, *extra)
         assert done.returncode == 2 and sentence in done.stderr
 
@@ -161,7 +179,7 @@ def test_benchmarks_come_from_a_folder_are_pooled_and_unparsable_golds_are_named
         "--temperature", 0, "--max-new-tokens", 64, "--out", tmp_path / "eval",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "olympiadbench, row 2: the verifier cannot parse the gold answer" in done.stdout
+    assert "olympiadbench, row 1 (" in done.stdout and "cannot parse the gold answer" in done.stdout
     results = json.loads((tmp_path / "eval/eval.json").read_text())
     assert [results["results"][name]["problems"] for name in ("aime24", "olympiadbench")] == [3, 4]
     assert results["results"]["aime24"]["avg@k"] == 1 and results["results"]["olympiadbench"]["avg@k"] == 0.75

@@ -266,3 +266,28 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_signals_to_the_parents_group_do_not_reach_the_workers(tmp_path):
+    """torchrun and Ctrl-C signal whole process groups; a worker that died of it would turn right answers into wrong ones."""
+    script = tmp_path / "group.py"
+    script.write_text(
+        "import os, signal, threading\n"
+        "from verifier import Verifier\n"
+        "for number in (signal.SIGTERM, signal.SIGINT): signal.signal(number, lambda *_: None)\n"
+        "answers = [rf'\\frac{{{i}}}{{{2 * i + 1}}}' for i in range(1, 60)]\n"
+        "golds = [rf'\\frac{{{2 * i}}}{{{4 * i + 2}}}' for i in range(1, 60)]\n"
+        "def interrupt():\n"
+        "    os.killpg(0, signal.SIGTERM), os.killpg(0, signal.SIGINT)\n"
+        "with Verifier() as verifier:\n"
+        "    for delay in (0.3, 4.0):\n"
+        "        threading.Timer(delay, interrupt).start()\n"
+        "    for _ in range(30):\n"
+        "        assert verifier.score(answers, golds) == [1.0] * len(golds)\n"
+        "print('failures', verifier.failures)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=120, start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0 and "failures 0" in done.stdout, done.stderr
