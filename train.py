@@ -24,6 +24,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -676,8 +677,14 @@ class StopRequest:
 
     def __init__(self, world: World):
         self.world, self.signal, self.first = world, 0, math.inf
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self.notice)
+
+    def __enter__(self) -> Self:
+        self.before = {number: signal.signal(number, self.notice) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *exception) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
     def notice(self, number: int, frame) -> None:
         # job managers send a signal to every process, and torchrun then sends it once more
@@ -700,8 +707,8 @@ def train(args: argparse.Namespace, world: World) -> int:
     began = time.time()
     run = set_up(args, world)
     done = load_checkpoint(args.out / "checkpoint", run.trained) if args.resume else 0
-    log, request, bad_steps = Log(args, world, done), StopRequest(world), 0
-    with run.verifier:
+    log, bad_steps = Log(args, world, done), 0
+    with run.verifier, StopRequest(world) as request:
         if run.held_out and done == 0:
             log.write({"step": 0, log.eval_key: held_out_accuracy(run)}, [])
         for step in range(done + 1, args.steps + 1):

@@ -33,6 +33,11 @@ def run_train(out: Path, *flags, processes: int = 0):
     return done
 
 
+def run_here(out: Path, *flags) -> None:
+    """The same without a new process, for tests that compare many runs."""
+    assert train.main(["--out", str(out), *map(str, flags)]) == 0
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
@@ -66,7 +71,7 @@ def test_the_embedded_default_improves_its_reward_within_a_few_steps(tmp_path):
 
 @pytest.mark.parametrize("algo, critics", [("ppo", 1), ("grpo", 0)])
 def test_the_baselines_are_settings_of_the_same_code(tmp_path, algo, critics):
-    run_train(tmp_path / "run", "--algo", algo, "--steps", 2, *SMALL, "--eval-data", "")
+    run_here(tmp_path / "run", "--algo", algo, "--steps", 2, *SMALL, "--eval-data", "")
     last = rows(tmp_path / "run")[-1]
     assert sum(key.endswith("/loss") for key in last) == critics
     assert last["adv_masked_frac"] == last["entropy_filtered_frac"] == 0 and last["grad_norm"] > 0
@@ -156,10 +161,10 @@ def test_the_papers_command_runs_against_a_stand_in_for_qwen3(qwen, tmp_path):
 
 def test_every_ablation_flag_changes_the_run(tmp_path):
     """Each of these is one word on the command line; a flag that did nothing would leave the second step's numbers equal."""
-    base = ["--steps", 2, *SMALL, "--eval-data", ""]
+    base = ["--steps", 2, "--prompts-per-step", 4, "--group-size", 8, "--eval-data", ""]
 
     def fingerprint(name, *flags):
-        run_train(tmp_path / name, *base, *flags)
+        run_here(tmp_path / name, *base, *flags)
         last = rows(tmp_path / name)[-1]
         return last["policy_loss"], last["grad_norm"], last["reward_mean"], last["entropy"], last["value_mean"]
 
