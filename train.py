@@ -76,7 +76,7 @@ ALGO_DEFAULTS = {
 TINY_DEFAULTS = dict(
     model=str(HERE / "tiny/actor"), data=str(HERE / "tiny/train.jsonl"), eval_data=str(HERE / "tiny/test.jsonl"),
     n_problems=None, prompts_per_step=16, group_size=16, max_new_tokens=64, lr=2e-5, critic_lr=2e-3,
-    token_budget=4096, generate_batch=256, gradient_checkpointing=False, steps=50, eval_every=10,
+    token_budget=4096, generate_batch=256, gradient_checkpointing=False, steps=40, eval_every=10,
 )  # fmt: skip
 TINY_CRITIC = str(HERE / "tiny/critic")
 
