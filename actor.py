@@ -5,6 +5,7 @@ micro-batch in row-major order, H hidden size, V vocabulary.
 """
 
 import copy
+import hashlib
 
 import torch
 from safetensors import SafetensorError
@@ -100,15 +101,16 @@ class Actor(nn.Module):
 def load_config(name: str, flag: str):
     """The model's configuration, or a sentence that says which flag named a model that cannot be read."""
     try:
-        return AutoConfig.from_pretrained(name)
+        return AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(f"{flag} {name}: no model could be read there ({first_line(error)})") from error
 
 
 def load_pretrained(auto_class, name: str, flag: str) -> nn.Module:
-    """A model in fp32 on the CPU, from safetensors only, with dropout off everywhere.
+    """A model in fp32 on the CPU, from safetensors only, never running the repository's code, with dropout off everywhere.
 
-    Dropout would be noise in the critics' disagreement and in the actor's ratio (slime#1878).
+    Dropout would be noise in the critics' disagreement and in the actor's ratio (slime#1878). model.digest tells it from
+    another one: a thousand entries of each tensor are enough.
     """
     config = load_config(name, flag)
     for key, value in config.to_dict().items():
@@ -116,7 +118,7 @@ def load_pretrained(auto_class, name: str, flag: str) -> nn.Module:
             setattr(config, key, 0.0)
     try:
         model, loaded = auto_class.from_pretrained(
-            name, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            name, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{flag} {name}: its weights could not be loaded ({first_line(error)})") from error
@@ -125,6 +127,10 @@ def load_pretrained(auto_class, name: str, flag: str) -> nn.Module:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
+    digest = hashlib.sha256()
+    for tensor_name, x in model.state_dict().items():
+        digest.update(tensor_name.encode() + x.flatten()[:: 1 + x.numel() // 1000].numpy().tobytes())
+    model.digest = digest.hexdigest()
     return model
 
 
@@ -158,7 +164,7 @@ def load_actor(name: str, world: World, dtype: torch.dtype, gradient_checkpointi
     actor.saved_generation_config = copy.deepcopy(lm.generation_config)
     lm.generation_config = GenerationConfig()
     if gradient_checkpointing:
-        lm.gradient_checkpointing_enable({"use_reentrant": False})
+        lm.activation_checkpointing_enable({"use_reentrant": False})
     shard_model(actor, transformer_blocks(lm.base_model, name), [], world, dtype)
     register_fsdp_forward_method(actor, "generate")
     return actor.train()
@@ -166,6 +172,6 @@ def load_actor(name: str, world: World, dtype: torch.dtype, gradient_checkpointi
 
 def load_tokenizer(name: str, flag: str):
     try:
-        return AutoTokenizer.from_pretrained(name)
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(f"{flag} {name}: no tokenizer could be read there ({first_line(error)})") from error

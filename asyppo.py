@@ -66,8 +66,8 @@ def whiten(x_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
     x_N = x_BT[mask_BT].double()
     centred_N = x_N - x_N.mean()
     std = centred_N.square().mean().sqrt()
-    # rounding noise of a constant must not be blown up to 1 (ROLL#475)
-    white_N = centred_N / std if std > 1e-8 * max(1.0, x_N.abs().max().item()) else torch.zeros_like(x_N)
+    # rounding noise of a constant must not be blown up to 1 (ROLL#475); what is not finite stays so, and is seen
+    white_N = torch.zeros_like(x_N) if std <= 1e-8 * max(1.0, x_N.abs().max().item()) else centred_N / std
     return torch.zeros_like(x_BT).masked_scatter(mask_BT, white_N.to(x_BT.dtype))
 
 

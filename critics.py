@@ -49,7 +49,7 @@ def load_critic(name: str, world: World, dtype: torch.dtype, gradient_checkpoint
         except RuntimeError as error:
             raise UserError(f"--critics {name}: {HEAD_FILE} does not fit the model ({error}).") from error
     if gradient_checkpointing:
-        critic.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+        critic.backbone.activation_checkpointing_enable({"use_reentrant": False})
     shard_model(critic, transformer_blocks(critic.backbone, name), [critic.head], world, dtype)
     return critic.train()
 

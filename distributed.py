@@ -10,7 +10,6 @@ Legend for shape suffixes: B responses, T response tokens.
 import argparse
 import gc
 import hashlib
-import json
 import math
 import os
 import shutil
@@ -18,13 +17,16 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Callable, Iterator
 
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from safetensors import SafetensorError
 from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, get_state_dict, set_state_dict
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
@@ -33,6 +35,14 @@ from tqdm import tqdm
 
 class UserError(Exception):
     """A mistake that the user can mend; its one sentence is printed instead of a stack trace, and the exit code is 2."""
+
+    exit_code = 2
+
+
+class RunError(UserError):
+    """A fault of the machine while a run went on, said in one sentence too; the exit code is 1."""
+
+    exit_code = 1
 
 
 @dataclass(frozen=True)
@@ -43,14 +53,18 @@ class World:
     size: int
     device: torch.device
     mesh: DeviceMesh
+    store: dist.Store
 
     @property
     def is_main(self) -> bool:
         return self.rank == 0
 
 
-def start(device: str) -> World:
-    """Join the process group that torchrun describes, or make one of a single process. device: auto, cpu or cuda."""
+def start(device: str, timeout: float = 30.0) -> World:
+    """Join the process group that torchrun describes, or make one of a single process.
+
+    device: auto, cpu or cuda; timeout: minutes that a rank may keep the others waiting.
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
@@ -65,13 +79,11 @@ def start(device: str) -> World:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size))
     # gloo beside NCCL, so that Python objects and CPU tensors can be exchanged on GPU runs too
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-    if "WORLD_SIZE" in os.environ:
-        dist.init_process_group(backend)
-    else:
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
-    mesh = init_device_mesh(device, (dist.get_world_size(),))
-    index = local_rank if device == "cuda" else None
-    return World(dist.get_rank(), dist.get_world_size(), torch.device(device, index), mesh)
+    under_torchrun = "WORLD_SIZE" in os.environ
+    store, rank, size = next(dist.rendezvous("env://")) if under_torchrun else (dist.HashStore(), 0, 1)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timedelta(minutes=timeout))
+    mesh = init_device_mesh(device, (size,))
+    return World(rank, size, torch.device(device, local_rank if device == "cuda" else None), mesh, store)
 
 
 def stop() -> None:
@@ -79,6 +91,25 @@ def stop() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
     gc.collect()
+
+
+@contextmanager
+def naming_silent_ranks(world: World) -> Iterator[None]:
+    """Where a rank waits for others in vain, end with a sentence that names them.
+
+    Every rank that still moves gets here and says so in the store; one that hangs does not. (One that has died is named
+    by torchrun, which then ends the others. With NCCL its own watchdog ends a rank that has waited too long.)
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        world.store.set(f"alive {world.rank}", "")
+        time.sleep(10)
+        silent = [rank for rank in range(world.size) if not world.store.check([f"alive {rank}"])]
+        who = f"rank {', '.join(map(str, silent))} does not answer" if silent else "a connection between ranks broke"
+        raise RunError(f"{who} ({str(error).splitlines()[0]}); the job ends. --resume goes on from its last save.") from error
 
 
 def report(script: str, error: UserError) -> int:
@@ -90,7 +121,7 @@ def report(script: str, error: UserError) -> int:
     if os.environ.get("RANK", "0") != "0":
         time.sleep(10)
     print(f"{script}: error: {error}", file=sys.stderr, flush=True)
-    return 2
+    return error.exit_code
 
 
 class Parser(argparse.ArgumentParser):
@@ -105,6 +136,17 @@ def replace_text(path: Path, text: str) -> None:
     new = path.with_name(path.name + ".new")
     new.write_text(text)
     new.replace(path)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """A full disk, or one that may not be written to, becomes a sentence."""
+    try:
+        yield
+    except (OSError, SafetensorError, CheckpointException) as error:
+        # rank -> (its error, stack)
+        reason = next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
+        raise RunError(f"{path} could not be written ({reason}); what was saved before is whole: --resume goes on.") from error
 
 
 def progress(total: int, label: str, unit: str, world: World) -> tqdm:
@@ -257,43 +299,42 @@ def optimizer_step(
 
 
 def full_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The whole state dict on rank 0's CPU; the other ranks get {}."""
-    return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    """The whole state dict on rank 0's CPU, tied weights once; the other ranks get {}."""
+    state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    names = {name for name, _ in [*model.named_parameters(), *model.named_buffers()]}
+    return {name: x for name, x in state.items() if name in names}
 
 
-def save_checkpoint(folder: Path, models: dict[str, tuple[nn.Module, torch.optim.Optimizer]], step: int, world: World):
-    """Write models and optimizers beside the old checkpoint, then put them in its place."""
-    new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+def save_checkpoint(
+    folder: Path, models: dict[str, tuple[nn.Module, torch.optim.Optimizer]], step: int, keep: int, world: World
+) -> None:
+    """Write models and optimizers as folder/step-N, which gets its name when it is whole; leave the last `keep` of them."""
+    new = folder / f"step-{step}.new"
     if world.is_main:
         shutil.rmtree(new, ignore_errors=True)
     dist.barrier()
-    dcp.save(
-        {name: dict(zip(("model", "optimizer"), get_state_dict(*pair))) for name, pair in models.items()}, checkpoint_id=new
-    )
+    with writing(new):
+        dcp.save(
+            {name: dict(zip(("model", "optimizer"), get_state_dict(*pair))) for name, pair in models.items()}, checkpoint_id=new
+        )
     if world.is_main:
-        (new / "step.json").write_text(json.dumps({"step": step}))
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            folder.rename(old)
-        new.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        new.rename(folder / f"step-{step}")
+        for old in saved_steps(folder)[:-keep]:
+            shutil.rmtree(folder / f"step-{old}", ignore_errors=True)
     dist.barrier()
 
 
-def finished(folder: Path) -> Path:
-    """The checkpoint's folder; a save that was killed between its two renames left the previous one beside the place."""
-    return folder if (folder / "step.json").exists() else folder.with_name(folder.name + ".old")
-
-
-def read_step(folder: Path) -> int:
-    """The last step of a checkpoint; OSError if there is none."""
-    return json.loads((finished(folder) / "step.json").read_text())["step"]
+def saved_steps(folder: Path) -> list[int]:
+    """The steps after which whole checkpoints stand in the folder, in order; those that were being written do not count."""
+    return sorted(int(path.name[5:]) for path in folder.glob("step-*[0-9]"))
 
 
 def load_checkpoint(folder: Path, models: dict[str, tuple[nn.Module, torch.optim.Optimizer]]) -> int:
-    """Fill models and optimizers from a checkpoint of any number of processes; returns the last finished step."""
+    """Fill models and optimizers from the last checkpoint, of any number of processes; returns its step, 0 without one."""
+    if not (steps := saved_steps(folder)):
+        return 0
     state = {name: dict(zip(("model", "optimizer"), get_state_dict(*pair))) for name, pair in models.items()}
-    dcp.load(state, checkpoint_id=finished(folder))
+    dcp.load(state, checkpoint_id=folder / f"step-{steps[-1]}")
     for name, pair in models.items():
         set_state_dict(*pair, model_state_dict=state[name]["model"], optim_state_dict=state[name]["optimizer"])
-    return read_step(folder)
+    return steps[-1]

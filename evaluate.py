@@ -22,7 +22,19 @@ import numpy as np
 import torch
 
 from actor import Actor, load_actor, load_tokenizer
-from distributed import Parser, UserError, World, gather_list, replace_text, report, start, stop, stream_seed
+from distributed import (
+    Parser,
+    UserError,
+    World,
+    gather_list,
+    naming_silent_ranks,
+    replace_text,
+    report,
+    start,
+    stop,
+    stream_seed,
+    writing,
+)
 from rollout import (
     Problem,
     Sampling,
@@ -249,6 +261,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--resume", action="store_true", help="go on with the interrupted evaluation in --out")
     add("--dtype", choices=("auto", "fp32", "bf16"), default="auto", help="compute type; auto: bf16 on GPU, fp32 on CPU")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
+    add("--timeout", type=float, default=30.0, help="minutes that a rank may keep the others waiting; default 30")
     add("--compare", nargs=2, metavar="EVAL_JSON", help="only print how two evaluations of the same problems differ")
     args = parser.parse_args(argv)
     if not args.compare and not (args.model and args.benchmarks):
@@ -256,6 +269,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     for name in ("k", "max_new_tokens", "generate_batch", "n_problems"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    if not (args.timeout > 0 and math.isfinite(args.timeout)):
+        parser.error("--timeout must be a positive number")
     if not (args.temperature >= 0 and math.isfinite(args.temperature)):
         parser.error("--temperature must not be negative")
     if args.benchmarks and len({benchmark_name(b) for b in args.benchmarks}) < len(args.benchmarks):
@@ -297,7 +312,7 @@ def open_folder(args: argparse.Namespace, sets: dict[str, list[Problem]], world:
     processes the table is then the same as of an undisturbed evaluation).
     """
     args.out = gather_list([args.out or Path("runs") / f"eval-{datetime.datetime.now():%Y%m%d-%H%M%S}"], world)[0]
-    free = {"out", "resume", "generate_batch", "device", "compare"}
+    free = {"out", "resume", "generate_batch", "device", "timeout", "compare"}
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k not in free}
     config, responses = args.out / "config.json", args.out / "responses.jsonl"
     done = []
@@ -350,7 +365,7 @@ def run(args: argparse.Namespace, world: World) -> None:
 
     def keep(records: list[dict]) -> None:
         if world.is_main:
-            with (args.out / "responses.jsonl").open("a") as file:
+            with writing(args.out), (args.out / "responses.jsonl").open("a") as file:
                 file.write("".join(json.dumps(record) + "\n" for record in records))
 
     with Verifier() as verifier:
@@ -386,7 +401,9 @@ def main(argv: list[str] | None = None) -> int:
         if args.compare:
             print(compare(*args.compare))
         else:
-            run(args, start(args.device))
+            world = start(args.device, args.timeout)
+            with naming_silent_ranks(world):
+                run(args, world)
     except UserError as error:
         code = report("evaluate.py", error)
     stop()

@@ -10,6 +10,7 @@ Liu et al., Asymmetric Proximal Policy Optimization: mini-critics boost LLM reas
 
 import argparse
 import datetime
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -40,13 +41,15 @@ from distributed import (
     gather_list,
     generator,
     load_checkpoint,
-    read_step,
+    naming_silent_ranks,
     replace_text,
     report,
     save_checkpoint,
+    saved_steps,
     start,
     stop,
     stream_seed,
+    writing,
 )
 from evaluate import compute_dtype, evaluate, stop_strings, summarise
 from rollout import (
@@ -158,6 +161,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--eval-every", type=int, default=10, help="steps between evaluations on --eval-data; first and last always")
     add("--eval-data", help="held-out problems, named like --data; one sampled response each")
     add("--save-every", type=int, default=20, help="steps between checkpoints; 0: only at the end")
+    add("--keep", type=int, default=1, help="checkpoints to keep, the last ones")
+    add("--timeout", type=float, default=30.0, help="minutes that a rank may keep the others waiting before the job ends")
     add("--max-bad-steps", type=int, default=3, help="stop after so many steps in a row with a gradient that is not finite")
     add("--out", type=Path, help="folder of the run; default: runs/ALGO-TIME")
     add("--resume", nargs="?", const=True, help="go on from the checkpoint in --out, or in the folder given here")
@@ -179,10 +184,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 def check_args(args: argparse.Namespace) -> None:
     """Refuse what cannot work, and derive what follows from other flags (minibatch size, output folder)."""
-    for name in ("group_size", "prompts_per_step", "max_new_tokens", "generate_batch", "epochs", "critic_epochs", "steps", "token_budget", "max_bad_steps"):  # fmt: skip
+    for name in ("group_size", "prompts_per_step", "max_new_tokens", "generate_batch", "epochs", "critic_epochs", "steps", "token_budget", "keep", "max_bad_steps"):  # fmt: skip
         if getattr(args, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(args, name)}.")
-    for name in ("lr", "critic_lr", "temperature", "max_grad_norm", "clip_low", "clip_high"):
+    for name in ("lr", "critic_lr", "temperature", "max_grad_norm", "clip_low", "clip_high", "timeout"):
         if not (getattr(args, name) > 0 and math.isfinite(getattr(args, name))):
             raise UserError(f"--{name.replace('_', '-')} must be a positive number, not {getattr(args, name)}.")
     for name in ("gamma", "lam", "critic_lam", "mask_fraction", "filter_fraction"):
@@ -263,7 +268,10 @@ def critic_names(args: argparse.Namespace) -> list[str]:
 
 
 def check_folder(args: argparse.Namespace, world: World) -> None:
-    """Name --out, and refuse one that holds another run; on --resume, one that holds none or was run with other settings."""
+    """Name --out, and refuse one that holds another run; on --resume, one that holds none or was run with other settings.
+
+    A run that was ended before its first checkpoint begins again.
+    """
     if args.out is None:
         args.out = Path("runs") / f"{args.algo}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     args.out = gather_list([args.out], world)[0]
@@ -275,23 +283,14 @@ def check_folder(args: argparse.Namespace, world: World) -> None:
         return
     try:
         old = json.loads((args.out / "config.json").read_text())["settings"]
-        done = read_step(args.out / "checkpoint")
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"--resume: {args.out} is no run with a checkpoint; start a new one in another --out.") from error
-    if args.steps < done:
-        raise UserError(f"--resume: the run in {args.out} has done {done} steps already; give more with --steps.")
+        raise UserError(f"--resume: {args.out} holds no run; start one without --resume.") from error
+    if args.steps < max(saved_steps(args.out / "checkpoint"), default=0):
+        raise UserError(f"--resume: the run in {args.out} has done more than {args.steps} steps already; raise --steps.")
     free = {
-        "max_bad_steps",
-        "steps",
-        "out",
-        "resume",
-        "eval_every",
-        "save_every",
-        "wandb",
-        "device",
-        "generate_batch",
-        "token_budget",
-    }
+        "max_bad_steps", "steps", "out", "resume", "eval_every", "save_every", "keep", "timeout", "wandb", "device",
+        "generate_batch", "token_budget",
+    }  # fmt: skip
     for key, value in settings_of(args).items():
         if key not in free and value != old.get(key):
             raise UserError(
@@ -304,8 +303,20 @@ def settings_of(args: argparse.Namespace) -> dict:
     return {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
 
 
-def write_config(args: argparse.Namespace, world: World) -> None:
-    """config.json: every setting, the code's commit where git knows it, and the packages' versions."""
+def digest(problems: list[Problem]) -> str:
+    return hashlib.sha256(repr([(p.problem, p.answer) for p in problems]).encode()).hexdigest()
+
+
+def write_config(args: argparse.Namespace, digests: dict[str, str], world: World) -> None:
+    """config.json: every setting, the code's commit where git knows it, the packages' versions, and digests of what flags
+    name. A resumed run must find the same digests there."""
+    if args.resume:
+        old = json.loads((args.out / "config.json").read_text())["digests"]
+        if changed := [flag for flag in digests if digests[flag] != old.get(flag)]:
+            raise UserError(
+                f"--resume: what {changed[0]} names is not what the run in {args.out} began with; put the old back, or start "
+                "a new run in another --out."
+            )
     gather_list([], world)  # nobody writes before everybody has looked
     if world.is_main and not args.resume:
         args.out.mkdir(parents=True, exist_ok=True)
@@ -314,14 +325,18 @@ def write_config(args: argparse.Namespace, world: World) -> None:
         packages = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "math-verify", "numpy")}
         config = {
             "settings": settings_of(args), "world_size": world.size, "git_commit": commit or None, "packages": packages,
+            "digests": digests,
         }  # fmt: skip
-        (args.out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        replace_text(args.out / "config.json", json.dumps(config, indent=2) + "\n")
 
 
 def finished_rows(path: Path, done: int) -> list[str]:
-    """The log's lines up to step `done`: a killed run may have logged steps after its checkpoint, the last line in part."""
+    """The log's lines up to step `done`: a killed run may have logged steps after its checkpoint, the last line in part.
+
+    None if it has no checkpoint: it then begins again, with the evaluation before step 1.
+    """
     rows = []
-    for row in path.read_text().splitlines() if path.exists() else []:
+    for row in path.read_text().splitlines() if done and path.exists() else []:
         try:
             if json.loads(row)["step"] <= done:
                 rows.append(row + "\n")
@@ -354,7 +369,7 @@ class Log:
     def write(self, metrics: dict, samples: list[dict]) -> None:
         if self.is_main:
             for name, rows in (("metrics.jsonl", [metrics]), ("rollouts.jsonl", samples)):
-                with (self.args.out / name).open("a") as file:
+                with writing(self.args.out / name), (self.args.out / name).open("a") as file:
                     file.write("".join(json.dumps(row) + "\n" for row in rows))
             if self.wandb:
                 self.wandb.log(metrics, step=metrics["step"])
@@ -433,12 +448,13 @@ def save_models(run: "Run") -> None:
     """The actor in Hugging Face format in model/, the critics beside it in critic0/, critic1/, …"""
     folder = run.args.out / "model"
     state = full_state(run.actor)
-    if run.world.is_main:
-        run.actor.lm.save_pretrained(folder, state_dict=strip(state, "lm."))
-        run.actor.saved_generation_config.save_pretrained(folder)
-        run.tokenizer.save_pretrained(folder)
-    for m, critic in enumerate(run.critics):
-        save_critic(critic, run.tokenizer, run.args.out / f"critic{m}", run.world)
+    with writing(folder):
+        if run.world.is_main:
+            run.actor.lm.save_pretrained(folder, state_dict=strip(state, "lm."))
+            run.actor.saved_generation_config.save_pretrained(folder)
+            run.tokenizer.save_pretrained(folder)
+        for m, critic in enumerate(run.critics):
+            save_critic(critic, run.tokenizer, run.args.out / f"critic{m}", run.world)
 
 
 def peak_memory_gb(world: World) -> float:
@@ -623,6 +639,11 @@ def set_up(args: argparse.Namespace, world: World) -> Run:
             "--shard-by none would fit equal critics alike, so that they never disagree; give a --minibatch-size below "
             f"the {responses_of_step(args)} responses of a step (each critic then has its own order), or different --critics."
         )
+    if args.wandb == "online" and world.is_main:
+        import wandb
+
+        if not wandb.login(prompt=False):  # it would ask in the middle of a job
+            raise UserError("--wandb online: no login is known here; run `wandb login` first, or use --wandb offline.")
     tokenizer = load_tokenizer(args.model, "--model")
     for name in dict.fromkeys(names):
         if load_tokenizer(name, "--critics").get_vocab() != tokenizer.get_vocab():
@@ -639,7 +660,8 @@ def set_up(args: argparse.Namespace, world: World) -> Run:
     dtype = compute_dtype(args.dtype, world)
     actor = load_actor(args.model, world, dtype, args.gradient_checkpointing)
     critics = [load_critic(name, world, dtype, args.gradient_checkpointing) for name in names]
-    write_config(args, world)
+    digests = {"--data": digest(problems), "--eval-data": digest(held_out), "--model": actor.lm.digest}
+    write_config(args, digests | {"--critics": " ".join(critic.backbone.digest for critic in critics)}, world)
     if world.is_main:
         print(
             f"{args.algo}: actor {args.model}, {len(critics)} critics {' '.join(dict.fromkeys(names))}\n"
@@ -720,7 +742,7 @@ def train(args: argparse.Namespace, world: World) -> int:
             log.write(metrics, samples)
             stopped_by = request.seen()
             if last or stopped_by or too_bad or (args.save_every and step % args.save_every == 0):
-                save_checkpoint(args.out / "checkpoint", run.trained, step, world)
+                save_checkpoint(args.out / "checkpoint", run.trained, step, args.keep, world)
             if too_bad or (stopped_by and not last):
                 why = f"{bad_steps} steps in a row had gradients that are not finite"
                 log.stop(step, why if too_bad else signal.Signals(stopped_by).name)
@@ -733,7 +755,9 @@ def train(args: argparse.Namespace, world: World) -> int:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     try:
-        code = train(args, start(args.device))
+        world = start(args.device, args.timeout)
+        with naming_silent_ranks(world):
+            code = train(args, world)
     except UserError as error:
         code = report("train.py", error)
     # after train has returned, so that its models are gone; after a crash the others' collectives must not be waited for

@@ -82,3 +82,9 @@ def test_whitened_advantages_have_mean_zero_and_deviation_one_over_response_toke
 def test_whitening_constants_gives_zero_not_nan(n, value):
     white = asyppo.whiten(torch.full((1, n), value), torch.ones(1, n, dtype=torch.bool))
     assert (white == 0).all()
+
+
+def test_whitening_does_not_hide_what_is_not_finite():
+    """A NaN must reach the gradient, where the update is skipped and reported; zeros would pass for an ordinary batch."""
+    white_N = asyppo.whiten(torch.tensor([[1.0, float("nan"), 0.0]]), torch.ones(1, 3, dtype=torch.bool))[0]
+    assert white_N.isnan().all()

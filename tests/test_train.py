@@ -2,52 +2,21 @@
 
 import json
 import math
-import re
-import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import train
 from tests.conftest import ROOT, run_script
+from tests.runs import SMALL, rows, run_here, run_train, weights
 
-# half the embedded default's batch
-SMALL = ["--prompts-per-step", 8, "--group-size", 8, "--eval-every", 0]
 PROMISED = """step reward_mean reward_std response_len_mean truncated_frac entropy policy_loss clip_frac approx_kl grad_norm
 adv_mean adv_std adv_masked_frac entropy_filtered_frac value_mean value_std_p10 value_std_p50 value_std_p90 critic_corr
 critic0/loss critic0/explained_variance critic0/value_correct critic0/value_wrong critic0/grad_norm
 critic1/loss critic1/explained_variance critic1/value_correct critic1/value_wrong critic1/grad_norm
 time/generate time/verify time/fit_critics time/values time/policy time/step tokens_per_s peak_memory_gb""".split()
-
-
-def rows(folder: Path, name: str = "metrics.jsonl") -> list[dict]:
-    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
-
-
-def run_train(out: Path, *flags, processes: int = 0):
-    done = run_script("train.py", "--out", out, *flags, processes=processes)
-    assert done.returncode == 0, done.stderr
-    return done
-
-
-def run_here(out: Path, *flags) -> None:
-    """The same without a new process, for tests that compare many runs."""
-    assert train.main(["--out", str(out), *map(str, flags)]) == 0
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    files = [
-        folder / "model/model.safetensors",
-        folder / "critic0/model.safetensors",
-        folder / "critic1/value_head.safetensors",
-    ]
-    return {f"{file}{name}".removeprefix(str(folder)): x for file in files for name, x in load_file(file).items()}
 
 
 def test_the_embedded_default_improves_its_reward_within_a_few_steps(tmp_path):
@@ -81,35 +50,6 @@ def test_the_baselines_are_settings_of_the_same_code(tmp_path, algo, critics):
     assert config["settings"]["algo"] == algo and config["packages"]["torch"]
 
 
-def test_half_a_run_resumed_equals_a_whole_one_to_the_last_bit(tmp_path):
-    whole, half = tmp_path / "whole", tmp_path / "half"
-    run_train(whole, "--steps", 4, *SMALL)
-    run_train(half, "--steps", 2, *SMALL)
-    run_train(half, "--steps", 4, *SMALL, "--resume")
-    assert weights(whole).keys() == weights(half).keys()
-    for name, expected in weights(whole).items():
-        assert torch.equal(expected, weights(half)[name]), name
-
-    def without_clock(folder):
-        return [
-            {k: v for k, v in m.items() if "time" not in k and "per_s" not in k and "memory" not in k} for m in rows(folder)
-        ]
-
-    resumed = [m for m in without_clock(half) if m["step"] > 2]
-    assert resumed == [m for m in without_clock(whole) if m["step"] > 2]
-    assert [m["step"] for m in rows(half)] == [0, 1, 2, 3, 4]
-    for flags, sentence in ((["--steps", 6, "--lr", "1e-5"], "has --lr"), (["--steps", 3], "has done 4 steps already")):
-        refused = run_script("train.py", "--out", half, *SMALL, "--resume", *flags)
-        assert refused.returncode == 2 and sentence in refused.stderr and "Traceback" not in refused.stderr
-
-
-def test_a_log_whose_last_line_was_cut_by_a_kill_is_mended_on_resume(tmp_path):
-    log = tmp_path / "metrics.jsonl"
-    log.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
-    assert train.finished_rows(log, 2) == ['{"step": 1}\n', '{"step": 2}\n']
-    assert train.finished_rows(log, 9) == ['{"step": 1}\n', '{"step": 2}\n', '{"step": 3}\n']
-
-
 def test_a_run_of_two_processes_saves_models_that_plain_transformers_loads(tmp_path):
     run_train(tmp_path / "run", "--steps", 2, *SMALL, "--save-every", 1, processes=2)
     model, tokenizer = (c.from_pretrained(tmp_path / "run/model") for c in (AutoModelForCausalLM, AutoTokenizer))
@@ -130,16 +70,6 @@ def test_a_run_of_two_processes_saves_models_that_plain_transformers_loads(tmp_p
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "eval/eval.json").read_text())["results"]["test"]["problems"] == 20
-
-
-def test_wandb_offline_asks_for_no_login_and_a_resumed_run_goes_on_in_the_same_curves(tmp_path):
-    out = tmp_path / "run"
-    flags = [*SMALL, "--eval-data", "", "--wandb", "offline"]
-    run_train(out, "--steps", 1, *flags)
-    name = (out / "wandb_id").read_text()
-    run_train(out, "--steps", 2, *flags, "--resume")
-    runs = [folder.name for folder in (out / "wandb").glob("offline-run-*")]
-    assert len(runs) == 2 and all(run.endswith(f"-{name}") for run in runs)
 
 
 def test_the_papers_command_runs_against_a_stand_in_for_qwen3(qwen, tmp_path):
@@ -179,33 +109,6 @@ def test_every_ablation_flag_changes_the_run(tmp_path):
     assert fingerprint("again") == prints["default"]
 
 
-@pytest.mark.parametrize("processes", [0, 2])
-def test_a_run_that_is_told_to_stop_finishes_its_step_saves_and_goes_on_where_it_was(tmp_path, processes):
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    flags = [*SMALL, "--eval-data", "", "--steps"]
-    launcher = [sys.executable]
-    if processes:
-        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    child = subprocess.Popen(
-        [*launcher, "train.py", *map(str, flags), "500", "--out", stopped], cwd=ROOT, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    for line in child.stdout:
-        if line.startswith("step    1/"):
-            child.send_signal(signal.SIGTERM)
-            break
-    rest, errors = child.communicate(timeout=100)
-    # the signal comes just before or after the run looks for one
-    stop = re.search(r"Stopped after step ([12]): SIGTERM. Saved; go on with .* --resume", rest)
-    assert stop, errors
-    assert child.returncode != 0 if processes else child.returncode == 143
-    assert [m["step"] for m in rows(stopped)] == [1, 2][: int(stop[1])]
-    run_train(stopped, *flags, 3, "--resume", processes=processes)
-    run_train(whole, *flags, 3, processes=processes)
-    for name, expected in weights(whole).items():
-        assert torch.equal(expected, weights(stopped)[name]), name
-
-
 def test_an_update_that_is_not_finite_is_skipped_kept_for_inspection_and_stops_the_run_if_it_goes_on(
     tmp_path, monkeypatch, capsys
 ):
@@ -232,3 +135,21 @@ def test_an_update_that_is_not_finite_is_skipped_kept_for_inspection_and_stops_t
     assert len(batch["texts"]) == 64 and batch["old_logp_BT"].shape == batch["advantages_BT"].shape
     code, text = run({1, 2, 3, 4}, tmp_path / "always")
     assert code == 1 and "Stopped after step 2: 2 steps in a row" in text
+
+
+@pytest.mark.parametrize("spoilt", ["ensemble_values", "verify_responses"])
+def test_values_or_rewards_that_are_not_finite_leave_the_policy_as_it_is(tmp_path, monkeypatch, spoilt):
+    real = getattr(train, spoilt)
+
+    def spoil(*args):
+        result = real(*args)
+        return result * math.nan if spoilt == "ensemble_values" else (result[0], [math.nan] * len(result[1]))
+
+    monkeypatch.setattr(train, spoilt, spoil)
+    flags = ["--prompts-per-step", "2", "--group-size", "4", "--n-problems", "50", "--eval-data", "", "--steps", "1"]
+    assert train.main([*flags, "--out", str(tmp_path / "run")]) == 0
+    (metrics,) = rows(tmp_path / "run")
+    assert metrics["skipped_updates"] == (4 if spoilt == "ensemble_values" else 12)
+    assert all(math.isfinite(value) for value in metrics.values()) and (tmp_path / "run/bad-step-1.pt").exists()
+    after, before = weights(tmp_path / "run"), load_file(ROOT / "tiny/actor/model.safetensors")
+    assert all(torch.equal(after[f"/model/model.safetensors{name}"], x) for name, x in before.items())
