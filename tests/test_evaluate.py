@@ -184,19 +184,3 @@ def test_benchmarks_come_from_a_folder_are_pooled_and_unparsable_golds_are_named
     assert [results["results"][name]["problems"] for name in ("aime24", "olympiadbench")] == [3, 4]
     assert results["results"]["aime24"]["avg@k"] == 1 and results["results"]["olympiadbench"]["avg@k"] == 0.75
     assert results["average"]["avg@k"] == 0.875 and "average" in done.stdout
-
-
-def test_bad_commands_get_one_sentence_and_exit_code_2(tmp_path):
-    for flags, sentence in (
-        (["--model", "tiny/actor", "--benchmarks", "none.jsonl"], "no such file"),
-        (["--model", "tiny/actor", "--benchmarks", "aime24", "--data-dir", tmp_path], "no such file"),
-        (["--model", "no/model", "--benchmarks", "tiny/test.jsonl"], "no tokenizer could be read"),
-        (["--model", "tiny/actor", "--benchmarks", "tiny/test.jsonl", "--k", "0"], "--k must be at least 1"),
-        (["--model", "tiny/actor", "--benchmarks", "tiny/test.jsonl", "--template", "x"], "neither a text with {problem}"),
-        (["--model", "tiny/actor", "--benchmarks", "tiny/test.jsonl", "a/test.jsonl"], "two sets of one name"),
-        (["--model", "tiny/actor"], "give --model and --benchmarks"),
-        (["--model", "tiny/actor", "--benchmarks", "tiny/test.jsonl", "--resume"], "holds no evaluation"),
-        (["--compare", "none", "none"], "not a file that evaluate.py wrote"),
-    ):
-        done = run_script("evaluate.py", *flags, "--out", tmp_path / "eval")
-        assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr
