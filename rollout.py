@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from actor import Actor
@@ -196,30 +197,45 @@ class Stops(StoppingCriteria):
     """Ends each response at a stop token or stop string, and remembers where: length_B is 0 while a response goes on.
 
     That record, and neither width nor padding, says later which responses were truncated (AReaL#1637, TRL#5303).
+    Once an eighth of the rows have ended it ends the call of `generate`, so that the next one goes on without them.
     """
 
-    def __init__(self, sampling: Sampling, tokenizer, n_responses: int, prompt_width: int, bar):
+    def __init__(self, sampling: Sampling, tokenizer, n_responses: int, prompt_width: int):
         self.ids = torch.tensor(sorted(sampling.stop_ids))
         self.strings = sampling.stop_strings
         # a token is at least a byte; some more for one that begins before the string
         self.window = max((len(s.encode()) for s in self.strings), default=0) + 8
-        self.bar = bar
         self.tokenizer = tokenizer
         self.prompt_width = prompt_width
         self.length_B = torch.zeros(n_responses, dtype=torch.long)
 
-    def __call__(self, input_ids, scores, **kwargs):
-        new = input_ids.shape[1] - self.prompt_width
+    def ended(self, input_ids):
         ended_B = torch.isin(input_ids[:, -1], self.ids.to(input_ids.device)).cpu()
         if self.strings:
             tail = input_ids[:, max(self.prompt_width, input_ids.shape[1] - self.window) :]
             for b in torch.nonzero((self.length_B == 0) & ~ended_B).flatten().tolist():
                 text = self.tokenizer.decode(tail[b], skip_special_tokens=True)
                 ended_B[b] = any(s in text for s in self.strings)
-        now_B = (self.length_B == 0) & ended_B
-        self.length_B[now_B] = new
-        self.bar.update(int(now_B.sum()))
-        return (self.length_B > 0).to(input_ids.device)
+        return ended_B
+
+    def __call__(self, input_ids, scores, **kwargs):
+        self.length_B[(self.length_B == 0) & self.ended(input_ids)] = input_ids.shape[1] - self.prompt_width
+        ended_B = self.length_B > 0
+        return (ended_B | (8 * ended_B.sum() >= len(ended_B))).to(input_ids.device)
+
+
+def prefill(actor: Actor, prompts: list[list[int]], device: torch.device):
+    """Left-padded prompts [B, S], their mask, and the KV cache of all but their last tokens; equal prompts pass once."""
+    unique = {prompt: u for u, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
+    width = max(2, *map(len, unique))  # at least one column before the last
+    ids = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in unique], device=device)
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in unique], device=device)
+    # generate always draws a token; this one is forgotten
+    settings = GenerationConfig(do_sample=False, max_new_tokens=1, return_dict_in_generate=True)
+    cache = actor.generate(inputs=ids[:, :-1], attention_mask=mask[:, :-1], generation_config=settings).past_key_values
+    rows = torch.tensor([unique[tuple(prompt)] for prompt in prompts], device=device)
+    cache.batch_select_indices(rows)
+    return ids[rows], mask[rows], cache
 
 
 @torch.no_grad()
@@ -229,12 +245,11 @@ def generate_responses(
     """One response a prompt, in order, the same list on every rank; each rank draws its part of them.
 
     Sampling is exactly softmax(logits / temperature): every other setting of `generate` is named here as off, because
-    it takes those not named from the model's files or from defaults such as top-k 50 (TRL#3029).
+    it takes those not named from the model's files or from defaults such as top-k 50 (TRL#3029). `generate` is called
+    again and again, each time from the KV cache that the last call left, without the responses that have ended.
     """
     exact = dict(do_sample=True, temperature=sampling.temperature, top_k=0, top_p=1.0)
-    settings = GenerationConfig(
-        max_new_tokens=sampling.max_new_tokens, pad_token_id=0, **(exact if sampling.temperature else dict(do_sample=False))
-    )
+    exact = exact if sampling.temperature else dict(do_sample=False)
     own = prompts[own_slice(len(prompts), world)]
     order = sorted(range(len(own)), key=lambda i: -len(own[i]))
     torch.manual_seed(stream_seed(seed, "sampling", world.rank))
@@ -243,22 +258,29 @@ def generate_responses(
     with whole_weights(actor), bar:
         for start in range(0, len(order), sampling.batch):
             rows = order[start : start + sampling.batch]
-            width = len(own[rows[0]])
-            ids = torch.zeros(len(rows), width, dtype=torch.long)
-            mask = torch.zeros_like(ids)
-            for b, row in enumerate(rows):
-                ids[b, width - len(own[row]) :] = torch.tensor(own[row])
-                mask[b, width - len(own[row]) :] = 1
-            stops = Stops(sampling, tokenizer, len(rows), width, bar)
-            out = actor.generate(
-                inputs=ids.to(world.device),
-                attention_mask=mask.to(world.device),
-                generation_config=settings,
-                stopping_criteria=StoppingCriteriaList([stops]),
-            )[:, width:].tolist()
-            for row, tokens, length in zip(rows, out, stops.length_B.tolist()):
-                responses[row] = Response(own[row], tokens[: length or sampling.max_new_tokens], truncated=length == 0)
-            bar.update(int((stops.length_B == 0).sum()))
+            ids, mask, cache = prefill(actor, [own[row] for row in rows], world.device)
+            width = ids.shape[1]
+            settings = GenerationConfig(max_length=width + sampling.max_new_tokens, **exact)
+            while rows:
+                stops = Stops(sampling, tokenizer, len(rows), width)
+                ids = actor.generate(
+                    inputs=ids,
+                    attention_mask=mask,
+                    past_key_values=cache,
+                    generation_config=settings,
+                    stopping_criteria=StoppingCriteriaList([stops]),
+                )
+                ended_B = (stops.length_B > 0) | (ids.shape[1] == settings.max_length)
+                for b in ended_B.nonzero().flatten().tolist():
+                    length = int(stops.length_B[b])
+                    responses[rows[b]] = Response(own[rows[b]], ids[b, width:].tolist()[: length or None], length == 0)
+                bar.update(int(ended_B.sum()))
+                going = (~ended_B).nonzero().flatten()
+                rows = [rows[b] for b in going.tolist()]
+                going = going.to(world.device)
+                cache.batch_select_indices(going)
+                ids = ids[going]
+                mask = F.pad(mask[going], (0, ids.shape[1] - mask.shape[1]), value=1)
     return gather_list(responses, world)
 
 
