@@ -90,9 +90,9 @@ def main() -> None:
         if args.model is None:
             args.model = folder
             config = Qwen3Config(
-                vocab_size=args.vocabulary, hidden_size=args.hidden, num_hidden_layers=args.layers, intermediate_size=3 * args.hidden,
-                num_attention_heads=args.hidden // 64, num_key_value_heads=args.hidden // 128, head_dim=64, tie_word_embeddings=True,
-                eos_token_id=None, bos_token_id=None,
+                vocab_size=args.vocabulary, hidden_size=args.hidden, intermediate_size=3 * args.hidden,
+                num_hidden_layers=args.layers, num_attention_heads=args.hidden // 64, num_key_value_heads=args.hidden // 128,
+                head_dim=64, tie_word_embeddings=True, eos_token_id=None, bos_token_id=None,
             )  # fmt: skip
             Qwen3ForCausalLM(config).save_pretrained(folder)
         plain = AutoModelForCausalLM.from_pretrained(args.model, dtype=dtype).to(world.device).eval()
