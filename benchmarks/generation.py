@@ -25,24 +25,26 @@ from distributed import start, stop
 
 
 class ForcedStops(rollout.Stops):
-    """Ends response b after lengths_B[b] tokens, and counts the bytes that decoding must read from memory."""
+    """Ends responses after lengths of their own, and counts the bytes that decoding must read from memory."""
 
-    lengths_B: torch.Tensor
+    going_B = waiting_B = torch.zeros(0, dtype=torch.long)
     weight_bytes = token_bytes = bytes_read = 0
 
-    def __init__(self, sampling, tokenizer, n_responses, prompt_width):
-        super().__init__(sampling, tokenizer, n_responses, prompt_width)
-        self.mine_B = ForcedStops.lengths_B
+    def __init__(self, sampling, tokenizer, start_B):
+        super().__init__(sampling, tokenizer, start_B)
+        # rollout.py puts new responses after those that go on
+        n_new = len(start_B) - len(self.going_B)
+        self.mine_B = torch.cat([self.going_B, self.waiting_B[:n_new]])
+        ForcedStops.waiting_B = self.waiting_B[n_new:]
 
     def ended(self, input_ids):
         n_responses, width = input_ids.shape
         ForcedStops.bytes_read += self.weight_bytes + n_responses * width * self.token_bytes
-        return self.mine_B <= width - self.prompt_width
+        return self.mine_B <= width - self.start_B
 
     def __call__(self, input_ids, scores, **kwargs):
         ended_B = super().__call__(input_ids, scores)
-        # the next call of generate is for those that go on
-        ForcedStops.lengths_B = self.mine_B[self.length_B == 0]
+        ForcedStops.going_B = self.mine_B[~self.finished_B]
         return ended_B
 
 
@@ -125,12 +127,8 @@ def main() -> None:
         return [row[:n].tolist() for row, n in zip(out[:, widths[0] :], lengths_B.tolist())]
 
     def ours():
-        tokens = []
-        for i in range(0, len(prompts), sampling.batch):
-            ForcedStops.lengths_B = lengths_B[i : i + sampling.batch]
-            part = prompts[i : i + sampling.batch]
-            tokens += [r.tokens for r in rollout.generate_responses(actor, None, part, sampling, world, 0, "")]
-        return tokens
+        ForcedStops.waiting_B = lengths_B
+        return [r.tokens for r in rollout.generate_responses(actor, None, prompts, sampling, world, 0, "")]
 
     useful = int(lengths_B.sum())
     print(
