@@ -15,6 +15,7 @@ import os
 import shutil
 import sys
 import time
+from collections import OrderedDict
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -205,17 +206,21 @@ def shard_model(model: nn.Module, blocks: list[nn.Module], fp32: list[nn.Module]
 @contextmanager
 def whole_weights(model: nn.Module) -> Iterator[None]:
     """Hold all weights unsharded: one gather a rollout instead of one a token (TRL#1483), and ranks that finish
-    generating at different times cannot wait for each other (accelerate#3425)."""
+    generating at different times cannot wait for each other (accelerate#3425). FSDP's hooks would find nothing to do at
+    every layer of every token, for a tenth of a small model's time: they are off."""
     units = [m for m in model.modules() if isinstance(m, FSDPModule)]
     was_training = model.training
     model.eval()  # gradient checkpointing in training mode would switch the KV cache off
     model.set_reshard_after_forward(False, recurse=True)
+    hooks = [(unit._forward_pre_hooks, unit._forward_hooks) for unit in units]
     for unit in units:
         unit.unshard()
+        unit._forward_pre_hooks, unit._forward_hooks = OrderedDict(), OrderedDict()
     try:
         yield
     finally:
-        for unit in units:
+        for unit, (before, after) in zip(units, hooks):
+            unit._forward_pre_hooks, unit._forward_hooks = before, after
             unit.reshard()
         model.set_reshard_after_forward(True, recurse=True)
         model.train(was_training)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+import torch.nn.functional as F
+from transformers import DynamicCache, GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from actor import Actor
 from distributed import UserError, World, gather_list, own_slice, pack, progress, stream_seed, sum_over_ranks, whole_weights
@@ -196,30 +197,72 @@ class Stops(StoppingCriteria):
     """Ends each response at a stop token or stop string, and remembers where: length_B is 0 while a response goes on.
 
     That record, and neither width nor padding, says later which responses were truncated (AReaL#1637, TRL#5303).
+    Once an eighth of the rows have ended it ends the call of `generate`, so that the next one goes on without them.
     """
 
-    def __init__(self, sampling: Sampling, tokenizer, n_responses: int, prompt_width: int, bar):
+    def __init__(self, sampling: Sampling, tokenizer, start_B: torch.Tensor):
         self.ids = torch.tensor(sorted(sampling.stop_ids))
         self.strings = sampling.stop_strings
         # a token is at least a byte; some more for one that begins before the string
         self.window = max((len(s.encode()) for s in self.strings), default=0) + 8
-        self.bar = bar
         self.tokenizer = tokenizer
-        self.prompt_width = prompt_width
-        self.length_B = torch.zeros(n_responses, dtype=torch.long)
+        self.start_B = start_B  # the columns where the responses begin
+        self.max_new_tokens = sampling.max_new_tokens
+        self.length_B = torch.zeros_like(start_B)
+        self.finished_B = torch.zeros_like(start_B, dtype=torch.bool)
 
-    def __call__(self, input_ids, scores, **kwargs):
-        new = input_ids.shape[1] - self.prompt_width
+    def ended(self, input_ids):
         ended_B = torch.isin(input_ids[:, -1], self.ids.to(input_ids.device)).cpu()
         if self.strings:
-            tail = input_ids[:, max(self.prompt_width, input_ids.shape[1] - self.window) :]
-            for b in torch.nonzero((self.length_B == 0) & ~ended_B).flatten().tolist():
-                text = self.tokenizer.decode(tail[b], skip_special_tokens=True)
+            for b in torch.nonzero(~self.finished_B & ~ended_B).flatten().tolist():
+                tail = input_ids[b, max(int(self.start_B[b]), input_ids.shape[1] - self.window) :]
+                text = self.tokenizer.decode(tail, skip_special_tokens=True)
                 ended_B[b] = any(s in text for s in self.strings)
-        now_B = (self.length_B == 0) & ended_B
-        self.length_B[now_B] = new
-        self.bar.update(int(now_B.sum()))
-        return (self.length_B > 0).to(input_ids.device)
+        return ended_B
+
+    def __call__(self, input_ids, scores, **kwargs):
+        new_B = input_ids.shape[1] - self.start_B
+        ended_B = ~self.finished_B & self.ended(input_ids)
+        self.length_B[ended_B] = new_B[ended_B]
+        self.finished_B |= ended_B | (new_B == self.max_new_tokens)
+        return (self.finished_B | (8 * self.finished_B.sum() >= len(new_B))).to(input_ids.device)
+
+
+@dataclass
+class Batch:
+    """Responses under way, right-aligned: prompt and what is drawn so far [B, S], their mask, the KV cache without the
+    last column."""
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+    cache: DynamicCache
+
+
+def prefill(actor: Actor, prompts: list[list[int]], device: torch.device) -> Batch:
+    """Equal prompts pass through the model once."""
+    unique = {prompt: u for u, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
+    width = max(2, *map(len, unique))  # at least one column before the last
+    ids = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in unique], device=device)
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in unique], device=device)
+    # generate always draws a token; this one is forgotten
+    settings = GenerationConfig(do_sample=False, max_new_tokens=1)
+    cache = DynamicCache()  # without a config: layers with a window keep all columns, as `join` needs
+    actor.generate(inputs=ids[:, :-1], attention_mask=mask[:, :-1], past_key_values=cache, generation_config=settings)
+    rows = torch.tensor([unique[tuple(prompt)] for prompt in prompts], device=device)
+    cache.batch_select_indices(rows)
+    return Batch(ids[rows], mask[rows], cache)
+
+
+def join(a: Batch, b: Batch) -> Batch:
+    """Both as one, as wide as the longest row needs."""
+    width = max(int(x.mask.sum(1).max()) for x in (a, b))
+    # a negative padding cuts
+    ids, mask = (torch.cat([F.pad(x, (width - x.shape[1], 0)) for x in pair]) for pair in ((a.ids, b.ids), (a.mask, b.mask)))
+    for to, other in zip(a.cache.layers, b.cache.layers):
+        for name in ("keys", "values"):
+            both = (getattr(to, name), getattr(other, name))
+            setattr(to, name, torch.cat([F.pad(x, (0, 0, width - 1 - x.shape[2], 0)) for x in both]))
+    return Batch(ids, mask, a.cache)
 
 
 @torch.no_grad()
@@ -229,36 +272,45 @@ def generate_responses(
     """One response a prompt, in order, the same list on every rank; each rank draws its part of them.
 
     Sampling is exactly softmax(logits / temperature): every other setting of `generate` is named here as off, because
-    it takes those not named from the model's files or from defaults such as top-k 50 (TRL#3029).
+    it takes those not named from the model's files or from defaults such as top-k 50 (TRL#3029). `generate` is called
+    again and again, each time from the KV cache that the last call left: without the responses that have ended, and
+    with new ones in their places.
     """
     exact = dict(do_sample=True, temperature=sampling.temperature, top_k=0, top_p=1.0)
-    settings = GenerationConfig(
-        max_new_tokens=sampling.max_new_tokens, pad_token_id=0, **(exact if sampling.temperature else dict(do_sample=False))
-    )
+    exact = exact if sampling.temperature else dict(do_sample=False)
     own = prompts[own_slice(len(prompts), world)]
-    order = sorted(range(len(own)), key=lambda i: -len(own[i]))
+    waiting = sorted(range(len(own)), key=lambda i: -len(own[i]))
+    rows, batch = [], None
     torch.manual_seed(stream_seed(seed, "sampling", world.rank))
     responses: list[Response] = [None] * len(own)
     bar = progress(len(own), label, "response", world)
     with whole_weights(actor), bar:
-        for start in range(0, len(order), sampling.batch):
-            rows = order[start : start + sampling.batch]
-            width = len(own[rows[0]])
-            ids = torch.zeros(len(rows), width, dtype=torch.long)
-            mask = torch.zeros_like(ids)
-            for b, row in enumerate(rows):
-                ids[b, width - len(own[row]) :] = torch.tensor(own[row])
-                mask[b, width - len(own[row]) :] = 1
-            stops = Stops(sampling, tokenizer, len(rows), width, bar)
-            out = actor.generate(
-                inputs=ids.to(world.device),
-                attention_mask=mask.to(world.device),
-                generation_config=settings,
+        while rows or waiting:
+            free = sampling.batch - len(rows)
+            if new := waiting[:free]:
+                fresh = prefill(actor, [own[row] for row in new], world.device)
+                batch = join(batch, fresh) if rows else fresh
+                rows, waiting = rows + new, waiting[free:]
+            width = batch.ids.shape[1]
+            start_B = width - batch.mask.sum(1).cpu() + torch.tensor([len(own[row]) for row in rows])
+            stops = Stops(sampling, tokenizer, start_B)
+            ids = actor.generate(
+                inputs=batch.ids,
+                attention_mask=batch.mask,
+                past_key_values=batch.cache,
+                generation_config=GenerationConfig(max_new_tokens=sampling.max_new_tokens, **exact),
                 stopping_criteria=StoppingCriteriaList([stops]),
-            )[:, width:].tolist()
-            for row, tokens, length in zip(rows, out, stops.length_B.tolist()):
-                responses[row] = Response(own[row], tokens[: length or sampling.max_new_tokens], truncated=length == 0)
-            bar.update(int((stops.length_B == 0).sum()))
+            )
+            for b in stops.finished_B.nonzero().flatten().tolist():
+                length, begin = int(stops.length_B[b]), int(start_B[b])
+                tokens = ids[b, begin : begin + (length or sampling.max_new_tokens)].tolist()
+                responses[rows[b]] = Response(own[rows[b]], tokens, truncated=length == 0)
+            bar.update(int(stops.finished_B.sum()))
+            going = (~stops.finished_B).nonzero().flatten()
+            rows = [rows[b] for b in going.tolist()]
+            going = going.to(world.device)
+            batch.cache.batch_select_indices(going)
+            batch.ids, batch.mask = ids[going], F.pad(batch.mask[going], (0, ids.shape[1] - width), value=1)
     return gather_list(responses, world)
 
 

@@ -1,0 +1,114 @@
+"""Dropping finished responses and prefilling a prompt once change no token and no probability."""
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from actor import load_actor, load_tokenizer
+from rollout import Sampling, generate_responses
+from tests.conftest import save_model, shape
+
+ARCHITECTURES = {
+    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**shape())),
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**shape(head_dim=16))),
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**shape(tie_word_embeddings=True))),
+    "mistral": lambda: MistralForCausalLM(MistralConfig(**shape(sliding_window=None))),
+    "mistral with a window of 8 tokens": lambda: MistralForCausalLM(MistralConfig(**shape(sliding_window=8))),
+}
+STOPS = frozenset(range(1, 14))
+
+
+def mixed_prompts(n_groups: int = 8, group_size: int = 3) -> list[list[int]]:
+    order = torch.Generator().manual_seed(0)
+    lengths = [1, 12, 5, 2, *torch.randint(1, 13, (n_groups - 4,), generator=order).tolist()]
+    return [prompt for n in lengths for prompt in [torch.randint(14, 64, (n,), generator=order).tolist()] * group_size]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_greedy_responses_are_those_of_plain_generate_whatever_finishes_when(name, tmp_path, world):
+    torch.manual_seed(2)
+    folder = save_model(ARCHITECTURES[name](), tmp_path)
+    plain = AutoModelForCausalLM.from_pretrained(folder)
+    actor, tokenizer = load_actor(folder, world, torch.float32), load_tokenizer(folder, "--model")
+    prompts = mixed_prompts()
+    settings = GenerationConfig(do_sample=False, max_new_tokens=40, eos_token_id=sorted(STOPS), pad_token_id=0)
+    expected = []
+    for prompt in prompts:
+        ids = torch.tensor([prompt])
+        expected.append(
+            plain.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)[0, len(prompt) :].tolist()
+        )
+    assert len({len(tokens) for tokens in expected}) > 4, "the test needs responses that finish at many times"
+    for batch in (5, 24):
+        drawn = generate_responses(actor, tokenizer, prompts, Sampling(40, 0, STOPS, (), batch), world, 0, "test")
+        assert [r.tokens for r in drawn] == expected
+        assert [r.prompt for r in drawn] == prompts
+        assert [r.truncated for r in drawn] == [len(t) == 40 and t[-1] not in STOPS for t in expected]
+
+
+def test_a_prompt_is_prefilled_once_and_finished_responses_are_computed_no_longer(qwen, world, monkeypatch):
+    actor, tokenizer = load_actor(qwen, world, torch.float32), load_tokenizer(qwen, "--model")
+    shapes = []
+    actor.lm.register_forward_pre_hook(lambda m, _, inputs: shapes.append(tuple(inputs["input_ids"].shape)), with_kwargs=True)
+    prompts = [[20, 21, 22, 23]] * 16 + [[30, 31, 32]] * 16
+    drawn = generate_responses(actor, tokenizer, prompts, Sampling(60, 1.0, STOPS, (), 32), world, 0, "test")
+    assert shapes[0] == (2, 3), "two prompts, all but the last token"
+    assert all(width == 1 for _, width in shapes[1:])
+    needed = sum(len(r.tokens) for r in drawn)
+    computed = sum(rows for rows, _ in shapes[1:])
+    assert needed <= computed < 1.2 * needed < 0.6 * 32 * max(len(r.tokens) for r in drawn)
+
+
+def test_the_second_and_third_token_are_the_softmax_too_where_rows_have_been_dropped(qwen, world):
+    """Pairs and triples of tokens against their exact probabilities, in a model of few tokens that often ends."""
+    actor, tokenizer = load_actor(qwen, world, torch.float32), load_tokenizer(qwen, "--model")
+    plain, prompt, n = AutoModelForCausalLM.from_pretrained(qwen), [9, 8, 7], 40000
+    stops = frozenset(range(32))
+    drawn = generate_responses(actor, tokenizer, [prompt] * n, Sampling(3, 1.0, stops, (), 8000), world, 7, "test")
+
+    def p_after(tokens):
+        with torch.no_grad():
+            return torch.softmax(plain(torch.tensor([prompt + tokens])).logits[0, -1].double(), -1)
+
+    # every response there is, with its probability
+    probability = {}
+    for a, p_a in enumerate(p_after([]).tolist()):
+        if a in stops:
+            probability[(a,)] = p_a
+            continue
+        for b, p_b in enumerate(p_after([a]).tolist()):
+            if b in stops:
+                probability[(a, b)] = p_a * p_b
+            elif p_a * p_b * n > 20:
+                for c, p_c in enumerate(p_after([a, b]).tolist()):
+                    probability[(a, b, c)] = p_a * p_b * p_c
+    counts = {}
+    for r in drawn:
+        counts[tuple(r.tokens)] = counts.get(tuple(r.tokens), 0) + 1
+    often = [tokens for tokens, p in probability.items() if p * n >= 5]
+    assert {len(tokens) for tokens in often} == {1, 2, 3}
+    for length in (1, 2, 3):
+        some = [tokens for tokens in often if len(tokens) == length]
+        p, seen = ([f.get(tokens, 0) for tokens in some] for f in (probability, counts))
+        cells = [(s, q * n) for s, q in zip(seen, p)] + [(n - sum(seen), n * (1 - sum(p)))]
+        statistic, freedom = sum((s - e) ** 2 / e for s, e in cells), len(cells) - 1
+        # Pearson's statistic has mean f and variance 2 f
+        assert freedom > 10 and abs(statistic - freedom) < 5 * (2 * freedom) ** 0.5, length
+
+
+def test_rows_that_finish_while_others_go_on_may_be_of_any_batch_size(qwen, world):
+    actor, tokenizer = load_actor(qwen, world, torch.float32), load_tokenizer(qwen, "--model")
+    for n in (0, 1, 2, 7):
+        drawn = generate_responses(actor, tokenizer, [[20]] * n, Sampling(5, 1.0, STOPS, (), 4), world, 0, "test")
+        assert len(drawn) == n and all(1 <= len(r.tokens) <= 5 for r in drawn)
