@@ -31,6 +31,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, get_state_dict, set_state_dict
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
 
@@ -298,6 +299,23 @@ def optimizer_step(
     if math.isfinite(norm):
         optimizer.step()
     return norm
+
+
+@contextmanager
+def offloaded(optimizers: list[torch.optim.Optimizer], wanted: bool) -> Iterator[None]:
+    """Keep the optimizers' states on the CPU for a while, if wanted; what they occupied is free."""
+    tensors = [x for o in optimizers if wanted for state in o.state.values() for x in state.values() if x.dim()]
+    storages = [(x.to_local() if isinstance(x, DTensor) else x).untyped_storage() for x in tensors]
+    kept = []
+    for storage in storages:
+        kept.append(storage.clone().cpu())
+        storage.resize_(0)
+    try:
+        yield
+    finally:
+        for storage, content in zip(storages, kept):
+            storage.resize_(content.nbytes())
+            storage.copy_(content)
 
 
 # -- checkpoints --------------------------------------------------------------------------------------------------------

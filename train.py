@@ -42,6 +42,7 @@ from distributed import (
     generator,
     load_checkpoint,
     naming_silent_ranks,
+    offloaded,
     replace_text,
     report,
     save_checkpoint,
@@ -105,6 +106,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--critics", nargs="+", help="mini-critics: one name for all, or one each; default: by the actor's family and size")
     add("--n-critics", type=int, default=2, help="M, the number of critics")
     add("--gradient-checkpointing", action=switch, default=True, help="recompute activations in backward to save memory")
+    add("--offload", action=switch, default=False, help="optimizer states wait on the CPU while their model is not updated")
     add("--dtype", choices=("auto", "fp32", "bf16"), default="auto", help="compute type (master weights are fp32); auto: bf16 on GPU, fp32 on CPU")  # fmt: skip
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
 
@@ -289,7 +291,7 @@ def check_folder(args: argparse.Namespace, world: World) -> None:
         raise UserError(f"--resume: the run in {args.out} has done more than {args.steps} steps already; raise --steps.")
     free = {
         "max_bad_steps", "steps", "out", "resume", "eval_every", "save_every", "keep", "timeout", "wandb", "device",
-        "generate_batch", "token_budget",
+        "offload", "generate_batch", "token_budget",
     }  # fmt: skip
     for key, value in settings_of(args).items():
         if key not in free and value != old.get(key):
@@ -465,20 +467,30 @@ def peak_memory_gb(world: World) -> float:
 
 
 class Stopwatch:
-    """Seconds by phase, as time/<phase>."""
+    """Seconds and peak memory by phase, as time/<phase> and memory/<phase> (GiB; on the CPU the process's peak so far)."""
 
-    def __init__(self):
-        self.began = time.time()
-        self.phases: dict[str, float] = {}
+    def __init__(self, world: World):
+        self.world, self.began = world, time.time()
+        self.seconds: dict[str, float] = {}
+        self.memory: dict[str, float] = {}
 
     @contextmanager
     def phase(self, name: str):
         began = time.time()
+        if self.world.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
         yield
-        self.phases[f"time/{name}"] = self.phases.get(f"time/{name}", 0.0) + time.time() - began
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.time() - began
+        self.memory[name] = max(self.memory.get(name, 0.0), peak_memory_gb(self.world))
 
-    def seconds(self) -> dict[str, float]:
-        return {**self.phases, "time/step": time.time() - self.began}
+    def metrics(self) -> dict[str, float]:
+        ranks = gather_list([self.memory], self.world)
+        memory = {name: max(rank[name] for rank in ranks) for name in self.memory}
+        return (
+            {f"time/{name}": seconds for name, seconds in self.seconds.items()}
+            | {"time/step": time.time() - self.began, "peak_memory_gb": max(memory.values())}
+            | {f"memory/{name}": gb for name, gb in memory.items()}
+        )
 
 
 # -- the algorithm ------------------------------------------------------------------------------------------------------
@@ -510,7 +522,7 @@ class Run:
 
 def train_step(run: Run, step: int) -> tuple[dict, list[dict]]:
     """One step of the method, in the paper's order. -> metrics, and a few decoded responses."""
-    args, world, watch = run.args, run.world, Stopwatch()
+    args, world, watch = run.args, run.world, Stopwatch(run.world)
     metrics: dict = {"step": step}
     failures = run.verifier.failures
 
@@ -532,7 +544,7 @@ def train_step(run: Run, step: int) -> tuple[dict, list[dict]]:
         returns_MBT = torch.stack(
             [asyppo.lambda_returns(rewards_BT, values_BT, mask_BT, args.gamma, args.critic_lam) for values_BT in values_MBT]
         )
-        with watch.phase("fit_critics"):
+        with watch.phase("fit_critics"), offloaded([run.actor_optimizer], args.offload):
             fitted = fit_critics(run.critics, run.critic_optimizers, rollout, returns_MBT, shards_MB, args, step, world)
 
         # 4. Ensemble: every critic's value of every state, their mean, generalised advantage estimation.
@@ -558,13 +570,12 @@ def train_step(run: Run, step: int) -> tuple[dict, list[dict]]:
     entropy_filter_BT = asyppo.entropy_filter(signal_BT, mask_BT, args.filter_fraction)
 
     # 6. Policy: several passes of the clipped objective over the same rollout.
-    with watch.phase("policy"):
+    with watch.phase("policy"), offloaded(run.critic_optimizers, args.offload):
         metrics |= asyppo.update_policy(
             run.actor, run.actor_optimizer, rollout, advantages_BT, advantage_mask_BT, entropy_filter_BT, args, step, world
         )
-    metrics |= watch.seconds() | batch_metrics(rollout, advantage_mask_BT, entropy_filter_BT)
+    metrics |= watch.metrics() | batch_metrics(rollout, advantage_mask_BT, entropy_filter_BT)
     metrics["verify_failures"] = sum(gather_list([run.verifier.failures - failures], world))
-    metrics["peak_memory_gb"] = max(gather_list([peak_memory_gb(world)], world))
     metrics["tokens_per_s"] = int(mask_BT.sum()) / metrics["time/step"]
     metrics["skipped_updates"] += sum(metrics.pop(f"critic{m}/skipped_updates") for m in range(len(run.critics)))
     if metrics["skipped_updates"] and world.is_main:
@@ -594,7 +605,7 @@ def sample_rollout(run: Run, step: int, watch: Stopwatch) -> tuple[Rollout, list
     batch = problems_of_step(run.problems, step, args.prompts_per_step, args.seed)
     prompts = [x for p in batch for x in [prompt_tokens(p.problem, run.template, run.tokenizer)] * args.group_size]
     golds = [p.answer for p in batch for _ in range(args.group_size)]
-    with watch.phase("generate"):
+    with watch.phase("generate"), offloaded([run.actor_optimizer, *run.critic_optimizers], args.offload):
         seed = stream_seed(args.seed, "rollout", step)
         responses = generate_responses(run.actor, run.tokenizer, prompts, run.sampling, world, seed, "generate")
     with watch.phase("verify"):

@@ -109,6 +109,29 @@ def test_every_ablation_flag_changes_the_run(tmp_path):
     assert fingerprint("again") == prints["default"]
 
 
+def test_offloaded_optimizer_states_leave_memory_and_change_no_number(tmp_path, monkeypatch):
+    flags = ["--steps", 3, "--prompts-per-step", 2, "--group-size", 4, "--n-problems", 50, "--eval-data", ""]
+    run_here(tmp_path / "stays", *flags)
+    real, seen = train.generate_responses, []
+
+    def generate(*args):
+        # the states of AdamW, as the process has them while it generates
+        states = [x for o in optimizers for state in o.state.values() for x in state.values() if x.dim()]
+        seen.append((len(states), sum(x.to_local().untyped_storage().nbytes() for x in states)))
+        return real(*args)
+
+    optimizers = []
+    adamw = torch.optim.AdamW
+    monkeypatch.setattr(
+        torch.optim, "AdamW", lambda *args, **kwargs: optimizers.append(adamw(*args, **kwargs)) or optimizers[-1]
+    )
+    monkeypatch.setattr(train, "generate_responses", generate)
+    run_here(tmp_path / "leaves", *flags, "--offload")
+    assert [n > 0 for n, _ in seen] == [False, True, True] and all(n_bytes == 0 for _, n_bytes in seen)
+    for name, expected in weights(tmp_path / "stays").items():
+        assert torch.equal(expected, weights(tmp_path / "leaves")[name]), name
+
+
 def test_an_update_that_is_not_finite_is_skipped_kept_for_inspection_and_stops_the_run_if_it_goes_on(
     tmp_path, monkeypatch, capsys
 ):
