@@ -65,7 +65,7 @@ def steps_of_ours(algo: str, folder: Path, args: argparse.Namespace, environment
         flags["critics"] = folder / "critic"
     command = [sys.executable, *program, *(str(x) for flag, value in flags.items() for x in (f"--{flag}", value))]
     command.append("--gradient-checkpointing" if args.gradient_checkpointing else "--no-gradient-checkpointing")
-    run_process(command, environment, folder / "ours.log")
+    run_process(command, environment | {"PYTHONPATH": str(ROOT)}, folder / "ours.log")
     rows = []
     for line in (out / "metrics.jsonl").read_text().splitlines():
         metrics = json.loads(line)
@@ -150,7 +150,7 @@ def main() -> None:
     pythons = {**dict.fromkeys(OURS, sys.executable), "TRL GRPO": args.trl_python, "TRL PPO": args.trl_ppo_python}
     names = [name for name in OURS + TRL if name in args.rows and pythons[name]]
     environment = os.environ | {
-        "OMP_NUM_THREADS": str(args.threads), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false",
+        "OMP_NUM_THREADS": str(args.threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false",
     }  # fmt: skip
     imported = {
         name: float(subprocess.run([pythons[name], "-c", IMPORTED], env=environment, capture_output=True, text=True).stdout)

@@ -44,7 +44,7 @@ WORKLOADS = {
     # 4.2 M parameters: the decoding loop and the layers are all, TRL is near what the hardware can do
     "forced": Workload(4096, (256, 4, 768, 4, 2), (128, 3, 320, 2, 1), 8, 4, (64, 64), 128, None, 32),
     # Qwen3's vocabulary
-    "realistic": Workload(151_936, (256, 8, 768, 4, 2), (104, 6, 312, 2, 1), 4, 4, (16, 64), 160, 48, 8),
+    "realistic": Workload(151_936, (256, 8, 768, 4, 2), (104, 6, 312, 2, 1), 4, 4, (16, 64), 128, 32, 8),
     # Qwen3-4B divided by five in width, four in depth, and with as large a share of embeddings (10 %)
     "proportions": Workload(7680, (512, 9, 1952, 12, 3), (208, 7, 624, 6, 3), 8, 4, (64, 64), 128, None, 8),
 }
