@@ -121,12 +121,13 @@ def print_table(workload: str, rounds: dict[str, list[dict]], imported: dict[str
         if where == workload and name in rounds and other in rounds:
             each = ratios(rounds, name, other, quantity)
             median = statistics.median(each)
-            beyond = ""
             if quantity == "peak":
                 pair = [statistics.median(r["peak"] for r in rounds[x]) - imported[x] for x in (name, other)]
-                beyond = f"; beyond imports {pair[0] / pair[1]:.2f}"
+                detail = f"beyond imports {pair[0] / pair[1]:.2f}"
+            else:  # sampled responses differ in length
+                detail = f"time per token {statistics.median(ratios(rounds, other, name, 'rate')):.2f}"
             print(
-                f"{quantity} of {name} ÷ {other}: {median:.2f} (rounds {min(each):.2f}–{max(each):.2f}{beyond}), "
+                f"{quantity} of {name} ÷ {other}: {median:.2f} (rounds {min(each):.2f}–{max(each):.2f}; {detail}), "
                 f"goal at most {limit}: {'reached' if median <= limit else 'missed'}"
             )
     sys.stdout.flush()
