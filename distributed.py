@@ -292,12 +292,12 @@ def optimizer_step(
     loss_of returns this micro-batch's share of the loss, divided already by the count of the *whole* step over all
     ranks. FSDP averages gradients over ranks, so the share is multiplied by their number (RL2#11, TRL#3021, verl#7321).
     """
-    optimizer.zero_grad(set_to_none=True)
     for micro_batch in micro_batches:
         (loss_of(micro_batch) * (micro_batch.weight * world.size)).backward()
     norm = nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm).full_tensor().item()
     if math.isfinite(norm):
         optimizer.step()
+    optimizer.zero_grad()  # no gradients in memory while other models work
     return norm
 
 

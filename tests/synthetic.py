@@ -35,5 +35,7 @@ def full_weights(model) -> dict[str, torch.Tensor]:
     return {name: p.detach().full_tensor().clone() for name, p in model.named_parameters()}
 
 
-def full_gradients(model) -> dict[str, torch.Tensor]:
-    return {name: p.grad.full_tensor().clone() for name, p in model.named_parameters()}
+def full_gradients(model, optimizer) -> dict[str, torch.Tensor]:
+    """Of AdamW's only step so far, from its first moment: (1 − β₁) times the gradient, which itself is gone."""
+    share = 1 - optimizer.defaults["betas"][0]
+    return {name: optimizer.state[p]["exp_avg"].full_tensor() / share for name, p in model.named_parameters()}

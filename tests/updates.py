@@ -47,8 +47,8 @@ def updates(model: str, out: str, budget: int, minibatch_size: int, loss_norm: s
             world,
         )
         if step == 1:
-            for name, model_ in (("actor", actor), ("critic0", critics[0]), ("critic1", critics[1])):
-                saved[f"gradients of {name}"] = full_gradients(model_)
+            for name, model_, optimizer in zip(("actor", "critic0", "critic1"), (actor, *critics), optimizers):
+                saved[f"gradients of {name}"] = full_gradients(model_, optimizer)
             saved["first"] = metrics
     for name, model_ in (("actor", actor), ("critic0", critics[0]), ("critic1", critics[1])):
         saved[f"weights of {name}"] = full_weights(model_)
