@@ -1,0 +1,215 @@
+"""A step at the paper's sizes on one GPU: time and peak memory by phase, how near the machine's own ceilings.
+
+    python benchmarks/gpu.py                                      # Qwen3-4B, two 0.6B critics; 2k and 8k; three algorithms
+    python benchmarks/gpu.py --rows asyppo:2048 --flags --offload # one row, with flags of train.py
+    python benchmarks/gpu.py --device cpu --actor tiny --critic tiny --rows asyppo:64 grpo:64   # does it run at all?
+
+Random weights of Qwen3's published sizes, nothing is downloaded. A row is a process of its own: one step to warm up, one
+that is timed, through train.train_step, with one pass over 8 prompts × 32 responses (256 random tokens of prompt, responses
+of a quarter to all of the given length). Only generation is cut short: --decode tokens from contexts of half the length.
+Ceilings are measured first: a bf16 matrix product, and a copy.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import train  # noqa: E402
+from actor import Actor  # noqa: E402
+from critics import MiniCritic  # noqa: E402
+from distributed import World, shard_model, start, stop  # noqa: E402
+from rollout import Response, Sampling, generate_responses, make_rollout, score_responses  # noqa: E402
+from torch.distributed.fsdp import register_fsdp_forward_method  # noqa: E402
+from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM, Qwen3Model  # noqa: E402
+from verifier import Verifier  # noqa: E402
+
+# hidden size, layers, intermediate size, heads, key-value heads, tied embeddings; heads of 128 (tiny: 16)
+SIZES = {
+    "tiny": (64, 2, 128, 4, 2, True),
+    "0.6B": (1024, 28, 3072, 16, 8, True),
+    "1.7B": (2048, 28, 6144, 16, 8, True),
+    "4B": (2560, 36, 9728, 32, 8, True),
+    "8B": (4096, 36, 12288, 32, 8, False),
+}
+PROMPT = 256
+
+
+def config(size: str) -> Qwen3Config:
+    hidden, layers, intermediate, heads, kv_heads, tied = SIZES[size]
+    return Qwen3Config(
+        vocab_size=151_936, hidden_size=hidden, num_hidden_layers=layers, intermediate_size=intermediate,
+        num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=16 if size == "tiny" else 128,
+        tie_word_embeddings=tied, max_position_embeddings=32_768,
+    )  # fmt: skip
+
+
+def random_model(model_class, size: str, world: World):
+    """On the device at once; bf16 numbers would do for the timing, but the optimizer steps are on fp32 as in training."""
+    torch.manual_seed(0)
+    with torch.device(world.device):
+        model = model_class(config(size))
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    return model
+
+
+def make_actor(size: str, world: World, dtype: torch.dtype) -> Actor:
+    lm = random_model(Qwen3ForCausalLM, size, world)
+    lm.generation_config = GenerationConfig()
+    actor = Actor(lm)
+    shard_model(actor, list(lm.model.layers), [], world, dtype)
+    register_fsdp_forward_method(actor, "generate")
+    return actor.train()
+
+
+def make_critic(size: str, world: World, dtype: torch.dtype) -> MiniCritic:
+    critic = MiniCritic(random_model(Qwen3Model, size, world))
+    shard_model(critic, list(critic.backbone.layers), [critic.head], world, dtype)
+    return critic.train()
+
+
+def seconds(work, device: torch.device, n: int = 10) -> float:
+    """Of one call of work, after two to warm up."""
+    for i in range(n + 2):
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        if i == 2:
+            began = time.perf_counter()
+        work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return (time.perf_counter() - began) / n
+
+
+def ceilings(device: torch.device) -> dict[str, float]:
+    """TFLOP/s of a bf16 matrix product, GB/s of a copy (read and written)."""
+    n = 8192 if device.type == "cuda" else 512
+    a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16) for _ in range(2))
+    x = torch.empty(2**30 if device.type == "cuda" else 2**24, dtype=torch.uint8, device=device)
+    y = torch.empty_like(x)
+    return {
+        "tflops": 2 * n**3 / seconds(lambda: a @ b, device) / 1e12,
+        "gbps": 2 * x.numel() / seconds(lambda: y.copy_(x), device) / 1e9,
+    }
+
+
+def row(algo: str, length: int, args: argparse.Namespace) -> dict:
+    """-> time/… and memory/… of a step, and what the ceilings are compared with."""
+    world = start(args.device)
+    flags = ["--model", "random", "--algo", algo, "--prompts-per-step", "8", "--group-size", "32", "--epochs", "1"]
+    flags += [
+        "--critic-epochs",
+        "1",
+        "--max-new-tokens",
+        str(length),
+        "--token-budget",
+        str(args.token_budget),
+        "--out",
+        "none",
+    ]
+    settings = train.parse_args([*flags, *args.flags])
+    dtype = train.compute_dtype(settings.dtype, world)
+    actor = make_actor(args.actor, world, dtype)
+    critics = [make_critic(args.actor if algo == "ppo" else args.critic, world, dtype) for _ in range(settings.n_critics)]
+    order = torch.Generator().manual_seed(0)
+
+    def tokens(n: int) -> list[int]:
+        return torch.randint(1000, 150_000, (n,), generator=order).tolist()
+
+    lengths = [length // 4 + i * (length - length // 4) // 255 for i in torch.randperm(256, generator=order).tolist()]
+    prompts = [tokens(PROMPT) for _ in range(8)]
+    contexts = [context for context in (tokens(PROMPT + length // 2) for _ in range(8)) for _ in range(32)]
+    sampling = Sampling(args.decode, 1.0, frozenset(), (), args.generate_batch)
+
+    def sample_rollout(run: train.Run, step: int, watch: train.Stopwatch):
+        with watch.phase("generate"), train.offloaded([run.actor_optimizer, *run.critic_optimizers], settings.offload):
+            generate_responses(actor, None, contexts, sampling, world, step, "generate")
+        responses = [Response(prompts[b // 32], tokens(n), False) for b, n in enumerate(lengths)]
+        rollout = make_rollout(responses, [""] * 256, [""] * 256, [float(b % 3 == 0) for b in range(256)], 32)
+        with watch.phase("score"):
+            rollout.old_logp_BT, rollout.old_entropy_BT = score_responses(actor, rollout, args.token_budget, world, 1.0)
+        return rollout, [None] * 256
+
+    train.sample_rollout, train.rollout_samples = sample_rollout, lambda *ignored: []
+    optimizers = [torch.optim.AdamW(model.parameters(), lr=1e-6, weight_decay=0.0) for model in (actor, *critics)]
+    with Verifier() as verifier:
+        run = train.Run(settings, world, None, None, [], [], sampling, verifier, actor, optimizers[0], critics, optimizers[1:])
+        for step in (1, 2):
+            metrics, _ = train.train_step(run, step)
+    hidden, layers, _, heads, kv_heads, _ = SIZES[args.actor]
+    head_dim = actor.lm.config.head_dim
+    n_params = sum(p.numel() for p in actor.parameters())
+    rows = [PROMPT + n for n in lengths]
+    # forward and backward: 6 a weight and token, and of causal attention half of 12 · layers · width · length²
+    flops = 6 * n_params * sum(rows) + 6 * layers * heads * head_dim * sum(n**2 for n in rows)
+    # a step of decoding reads all weights, and keys and values of every response
+    context = PROMPT + length // 2 + args.decode / 2
+    n_bytes = dtype.itemsize * (n_params + args.generate_batch * context * layers * 2 * kv_heads * head_dim)
+    decoding_steps = args.decode * -(-256 // args.generate_batch)
+    return metrics | {
+        "update_tflops": flops / metrics["time/policy"] / 1e12,
+        "decode_gbps": n_bytes * decoding_steps / metrics["time/generate"] / 1e9,
+        "decode_tokens_per_s": 256 * args.decode / metrics["time/generate"],
+        "tokens": sum(lengths),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--rows", nargs="+", default=[f"{algo}:{n}" for n in (2048, 8192) for algo in ("asyppo", "ppo", "grpo")])
+    add("--actor", choices=SIZES, default="4B")
+    add("--critic", choices=SIZES, default="0.6B")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add("--token-budget", type=int, default=16_384)
+    add("--generate-batch", type=int, default=64)
+    add("--decode", type=int, default=64, help="tokens of each response that are generated")
+    add("--flags", nargs=argparse.REMAINDER, default=[], help="flags of train.py, at the end")
+    add("--child", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        print(json.dumps(row(*args.rows[0].split(":")[:1], int(args.rows[0].split(":")[1]), args)))
+        stop()
+        return
+    device = torch.device("cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu")
+    peak = ceilings(device)
+    name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
+    print(f"{name}, torch {torch.__version__}: {peak['tflops']:.1f} TFLOP/s bf16, {peak['gbps']:.0f} GB/s copy", flush=True)
+    phases = ("generate", "score", "values", "fit_critics", "policy")
+    print(
+        f"{'row':<14}"
+        + "".join(f"{p + ' s/GiB':>20}" for p in phases)
+        + f"{'update MFU':>12}{'decode of copy':>16}{'tok/s':>8}"
+    )
+    base = [sys.executable, __file__, "--child", "--actor", args.actor, "--critic", args.critic, "--device", args.device]
+    base += [
+        "--token-budget",
+        str(args.token_budget),
+        "--generate-batch",
+        str(args.generate_batch),
+        "--decode",
+        str(args.decode),
+    ]
+    for each in args.rows:
+        done = subprocess.run([*base, "--rows", each, "--flags", *args.flags], capture_output=True, text=True)
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["no word"])[-1]
+            print(f"{each:<14} failed: {reason[:150]}", flush=True)
+            continue
+        m = json.loads(done.stdout.splitlines()[-1])
+        cells = [f"{m[f'time/{p}']:.2f} / {m[f'memory/{p}']:.1f}" if f"time/{p}" in m else "–" for p in phases]
+        print(
+            f"{each:<14}" + "".join(f"{cell:>20}" for cell in cells)
+            + f"{m['update_tflops'] / peak['tflops']:>12.1%}{m['decode_gbps'] / peak['gbps']:>16.1%}"
+            + f"{m['decode_tokens_per_s']:>8.0f}", flush=True,
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
