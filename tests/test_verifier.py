@@ -157,6 +157,7 @@ def test_no_worker_outlives_a_killed_parent():
         verifier = Verifier(n_workers=1, deadline=1.0)
         verifier.score([r"\\sqrt{4}"], ["2"])
         print(verifier.idle[0].pid, flush=True)
+        verifier.deadline = 60.0  # the worker, told 1.0, has to end by itself
         verifier.score(sys.argv[1:], ["2"])
         time.sleep(60)"""
     parents = [  # one with an idle worker, one with a worker that does not look for the end of its input
