@@ -118,7 +118,9 @@ def test_nothing_written_by_chance_is_right_or_breaks_the_verifier(verifier, kin
         assert verifier.score([extract_answer(response, how)], [gold]) == [0.0]
         assert time.monotonic() - start < DEADLINE + SLACK
 
+    verifier.deadline = DEADLINE
     check()
+    verifier.deadline = SLACK  # right stays right on a busy machine
     assert verifier.score([r"\sqrt{9}", r"\sqrt{9}"], ["3", "4"]) == [1.0, 0.0]
 
 
