@@ -10,7 +10,7 @@ where math-verify is generous we are stricter:
   Other numbers must be equal.  (math-verify rounds to six places after the point, which accepts 1e-20 for 1e-21, and
   drops small differences, Math-Verify#14.)  `18\%` is right for 18 and for 0.18.
 - `x=42` is right for 42; `41=42` and `2x=42` are not: what an answer equates must be a name or be equal.
-- `52_7` is wrong for `52_8`; words and lists with an ellipsis are compared as text only.
+- `52_7` is wrong for `52_8`, `m` for `M`, `5\text{ million}` for 5; words and lists with an ellipsis are compared as text only.
 - Answers over MAX_LENGTH characters are wrong.  Units and degree signs are ignored.
 """
 
@@ -74,7 +74,7 @@ def extract_answer(text: str, how: str) -> str | None:
 
 ASCII = str.maketrans(
     {chr(0xFF01 + i): chr(0x21 + i) for i in range(94)}  # full-width forms
-    | dict.fromkeys("−–‐‑", "-") | dict.fromkeys("\u00a0\u2002\u2003\u2009\u202f\u3000", " ")
+    | dict.fromkeys("−–‐‑", "-") | dict.fromkeys("′’", "'") | dict.fromkeys("\u00a0\u2002\u2003\u2009\u202f\u3000", " ")
     | dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff")
     | {"×": r"\times ", "·": r"\cdot ", "÷": r"\div ", "π": r"\pi ", "∞": r"\infty ", "°": r"^{\circ}", "√": r"\sqrt ",
        "±": r"\pm ", "≤": r"\le ", "≥": r"\ge ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in "})
@@ -82,7 +82,8 @@ SUPERSCRIPTS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 TEXT = r"\\(?:text|mbox|mathrm|textrm|textbf|mathbf)\s*\{"
 UNIT_WORDS = ("(?:square |cubic )?(?:[ckm]m|kg|(?:centi|kilo)?met(?:er|re)s?|miles?|inch(?:es)?|feet|foot|units?|"
               "degrees?|grams?|pounds?|seconds?|minutes?|hours?|days?|weeks?|months?|years?|mph|dollars?|cents?|ways?)")
-NOT_A_UNIT = r"(?!\s*(?:or|and|if|for|not|mod|is)\b|\s*[abcdefijklnopqrtuvwxyz]\s*\})"  # \text{ or more}, \mathrm{e}
+NO_UNITS = r"or|and|if|for|not|mod|is|plus|minus|pi|dozen|hundreds?|thousands?|[mbtr]+illions?|[ap]\.?m"
+NOT_A_UNIT = rf"(?!\s*(?i:{NO_UNITS})\b|\s*[abcdefijklnopqrtuvwxyz]\s*\}})"  # \text{ or more}, \mathrm{e}
 REWRITES = [(re.compile(pattern), replacement) for pattern, replacement in [
     (r"(?<!\\)\\!\s*|(?<!\\)\\[()\[\]]|\\?\$|\\(?:left|right|displaystyle)(?![a-zA-Z])\.?", ""),
     (r"(?<=\d)\\,(?=\d{3})", ""),
@@ -94,6 +95,8 @@ REWRITES = [(re.compile(pattern), replacement) for pattern, replacement in [
     (rf"^\s*{TEXT}([^{{}}]*)\}}[\s.]*$", r"\1"),
     (rf"(?<=[\w}}).])\s*{TEXT}{NOT_A_UNIT}[a-zA-Z ./^-]+\}}\s*(?:\^\s*\{{?\d\}}?)?[\s.]*$", ""),
     (rf"(?<=\d)\s*{UNIT_WORDS}(?:\^\{{?\d\}}?)?[\s.]*$", ""),
+    (r"'+", lambda primes: r"^{" + r"\prime" * len(primes[0]) + "}"),  # math-verify drops them
+    (r"(\d*)\.(\d*)\\(?:overline|bar)\{(\d+)\}", lambda match: repeating_decimal(*match.groups())),
     (r"[\s.,;]+$|(?<=\d)\.(?![\d.])", ""),
     (r"(?<![a-zA-Z\\])E(?=_)", r"\\mathcal{E}"),  # an energy E_1; math-verify always takes E for 2.718
     (r"(?<=[\d.])[eE]([+-]?\d+)", r"\\times10^{\1}"),  # math-verify reads 4.5e33 as 4.5 * e * 33
@@ -112,6 +115,11 @@ def to_ascii(text: str) -> str:
     text = text.translate(ASCII)
     text = re.sub("[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+", lambda run: "^{" + run[0].translate(SUPERSCRIPTS) + "}", text)
     return re.sub(r"(?![0-9])\d", lambda digit: str(int(digit[0])), text)
+
+
+def repeating_decimal(integer: str, decimals: str, period: str) -> str:
+    nines = (10 ** len(period) - 1) * 10 ** len(decimals)
+    return rf"\frac{{{int(integer + decimals + period) - int('0' + integer + decimals)}}}{{{nines}}}"
 
 
 def canonical(text: str) -> str:
@@ -164,7 +172,7 @@ if __name__ == "__main__":  # only a worker pays for sympy
 
     import sympy
     from latex2sympy2_extended import is_expr_of_only_symbols
-    from latex2sympy2_extended.latex2sympy2 import NormalizationConfig, latex2sympy, normalize_latex
+    from latex2sympy2_extended.latex2sympy2 import ConversionConfig, NormalizationConfig, latex2sympy, normalize_latex
     from math_verify import grader, verify
     from sympy.core.function import AppliedUndef
 
@@ -174,7 +182,8 @@ def parse(text: str):
     # math-verify's removal of units would make 2d and 2 equal
     config = NormalizationConfig(units=False, malformed_operators=True, nits=True, boxed="none")
     latex = normalize_latex(canonical(text), config=config)
-    expr = latex2sympy(latex, is_real=not grader.should_treat_as_complex(latex), normalization_config=None)
+    expr = latex2sympy(latex, is_real=not grader.should_treat_as_complex(latex), normalization_config=None,
+                       conversion_config=ConversionConfig(lowercase_symbols=False))
     # sympy takes dv/dt for 0, because v is not written v(t)
     for derivative in expr.atoms(sympy.Derivative):
         expr = expr.xreplace({derivative: sympy.Symbol(str(derivative))})
@@ -206,8 +215,10 @@ def equations_are_fair(gold, answer) -> bool:
     if not equations(gold):  # AB=5 and f(3)=5 are right for 5
         return all(is_name(eq.lhs) or not eq.lhs.atoms(sympy.Number) or is_expr_of_only_symbols(eq.lhs)
                    or grader.sympy_expr_eq(eq.lhs, eq.rhs, 6, 15) for eq in equations(answer))
-    # 5 is right for AB=5, but SRMC wrong for MR=SRMC
-    return bool(equations(answer)) or all(is_name(eq.lhs) or not eq.rhs.free_symbols for eq in equations(gold))
+    # 5 is right for AB=5; but SRMC wrong for MR=SRMC, 5 for x+y=5, and 4,3 for x=3,y=4
+    named_once = isinstance(gold, sympy.And) or len({eq.lhs for eq in equations(gold)}) == 1
+    return bool(equations(answer)) or named_once and all(
+        is_name(eq.lhs) or not eq.rhs.free_symbols and not eq.lhs.has(sympy.Add) for eq in equations(gold))
 
 
 def judge(gold: str, answer: str | None) -> bool:
