@@ -268,6 +268,7 @@ class Verifier:
     def __init__(self, n_workers: int = 2, deadline: float = 5.0, memory_gb: float = 2.0):
         self.n_workers, self.deadline, self.memory_gb = n_workers, deadline, memory_gb
         self.failures = 0  # comparisons ended by the deadline, the worker's death or its memory limit, scored 0.0
+        self.failed_starts = 0  # in a row
         self.idle = []  # worker processes
         self.busy = {}  # worker process -> its (gold, answer), None while it starts, and its limit in monotonic seconds
 
@@ -323,11 +324,13 @@ class Verifier:
             del self.busy[worker]
             if reply:
                 self.idle.append(worker)
+                self.failed_starts = 0
             else:
                 end(worker)
-                if pair is None:
-                    raise RuntimeError("a verifier worker did not start; it said why on stderr")
-                self.failures += 1
+                self.failures += pair is not None
+                self.failed_starts += pair is None
+                if self.failed_starts == 3:
+                    raise RuntimeError("verifier workers did not start, three in a row; they said why on stderr")
             if pair:
                 verdicts[pair] = bool(reply) and json.loads(reply)
 
