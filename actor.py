@@ -32,10 +32,12 @@ class LinearHead(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, hidden_NH, weight_VH, targets_N, temperature: float, token_loss: Callable | None):
-        """-> the loss (0 without token_loss), log-probabilities and entropies [N]; only the loss can be differentiated."""
+    def forward(ctx, hidden_NH, weight_VH, targets_N, temperature: float, token_loss: Callable | None, with_entropy: bool):
+        """-> the loss (0 without token_loss), log-probabilities [N], entropies [N] (NaN if not asked for).
+
+        Only the loss can be differentiated."""
         logp_N = torch.empty(len(hidden_NH), dtype=torch.float32, device=hidden_NH.device)
-        entropy_N, loss = torch.empty_like(logp_N), logp_N.new_zeros(())
+        entropy_N, loss = torch.full_like(logp_N, torch.nan), logp_N.new_zeros(())
         if token_loss:
             grad_hidden_NH = torch.empty_like(hidden_NH)
             # bf16 would lose the small addends of the later chunks
@@ -43,16 +45,17 @@ class LinearHead(torch.autograd.Function):
         for i in range(0, len(hidden_NH), HEAD_CHUNK):
             part = slice(i, i + HEAD_CHUNK)
             logp_CV = torch.log_softmax((hidden_NH[part] @ weight_VH.T).float().div_(temperature), dim=-1)
-            p_CV = logp_CV.exp()
             logp_N[part] = logp_CV.gather(1, targets_N[part, None]).squeeze(1)
-            entropy_N[part] = -torch.einsum("cv,cv->c", p_CV, logp_CV)  # without a third [C, V] array
+            p_CV = logp_CV.exp() if with_entropy else logp_CV.exp_()
+            if with_entropy:
+                entropy_N[part] = -torch.einsum("cv,cv->c", p_CV, logp_CV)  # without a third [C, V] array
             if token_loss:
                 with torch.enable_grad():
                     inputs = logp_N[part].detach().requires_grad_(), entropy_N[part].detach().requires_grad_()
                     chunk_loss = token_loss(*inputs, part).sum()
                     by_logp_C, by_entropy_C = torch.autograd.grad(chunk_loss / temperature, inputs, allow_unused=True)
                 loss += chunk_loss.detach()
-                # ∂loss/∂z in place of p; no work for an entropy that the loss does not hold
+                # ∂loss/∂z, in place of p
                 if by_entropy_C is None:
                     p_CV.mul_(-by_logp_C[:, None])
                 else:
@@ -73,7 +76,7 @@ class LinearHead(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_loss, *_):
         grad_hidden_NH, grad_weight_VH = ctx.saved_tensors
-        return grad_hidden_NH.mul_(grad_loss), grad_weight_VH.mul_(grad_loss), None, None, None
+        return grad_hidden_NH.mul_(grad_loss), grad_weight_VH.mul_(grad_loss), None, None, None, None
 
 
 def response_states(hidden_BSH: torch.Tensor, prompt_len_B: torch.Tensor, response_len_B: torch.Tensor):
@@ -94,16 +97,19 @@ class Actor(nn.Module):
         super().__init__()
         self.lm = lm
 
-    def forward(self, tokens_BS, prompt_len_B, response_len_B, temperature: float, token_loss: Callable | None = None):
-        """-> log-probability and entropy (nats) of the policy at the sampling temperature, both [N] fp32, without gradient;
-        with token_loss(logp_C, entropy_C, part of N) -> [C]: the sum of these losses, to be differentiated, before them.
+    def forward(
+        self, tokens_BS, prompt_len_B, response_len_B, temperature: float, token_loss: Callable | None = None, with_entropy=True
+    ):
+        """-> log-probability and entropy (nats) of the policy at the sampling temperature, both [N] fp32, without gradient.
 
+        With token_loss(logp_C, entropy_C, part of N) -> [C], the sum of these losses comes before them and has a gradient.
         Responses follow their prompts without a gap and padding comes last, so causal attention needs no mask.
         """
         hidden_BSH = self.lm.base_model(input_ids=tokens_BS, use_cache=False).last_hidden_state
         hidden_NH, picked_BS = response_states(hidden_BSH, prompt_len_B, response_len_B)
         targets_N = tokens_BS.roll(-1, dims=1)[picked_BS]
-        scores = LinearHead.apply(hidden_NH, self.lm.get_output_embeddings().weight, targets_N, temperature, token_loss)
+        weight_VH = self.lm.get_output_embeddings().weight
+        scores = LinearHead.apply(hidden_NH, weight_VH, targets_N, temperature, token_loss, with_entropy)
         return scores if token_loss else scores[1:]
 
     def generate(self, **kwargs):

@@ -185,7 +185,8 @@ def update_policy(
                     )  # fmt: skip
                     return -weights_N[part] * terms_C
 
-                loss, logp_N, _ = actor(*rollout.inputs(micro_batch.rows, world.device), args.temperature, token_loss)
+                inputs = rollout.inputs(micro_batch.rows, world.device)
+                loss, logp_N, _ = actor(*inputs, args.temperature, token_loss, with_entropy=args.entropy_coef > 0)
                 log_ratio_N = logp_N - old_logp_N
                 ratio_N = log_ratio_N.exp()
                 outside_N = ((ratio_N > 1 + args.clip_high) & (advantages_N > 0)) | (

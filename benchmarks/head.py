@@ -53,7 +53,7 @@ def ours(hidden_NH, weight_VH, targets_N, old_logp_N, advantages_N, keep_N, keep
         rest = keep_N[part], keep_entropy_N[part], 0.2, 0.2, coef
         return objective(logp_C, old_logp_N[part], advantages_N[part], entropy_C, *rest)
 
-    actor.LinearHead.apply(hidden_NH, weight_VH, targets_N, TEMPERATURE, token_loss)[0].backward()
+    actor.LinearHead.apply(hidden_NH, weight_VH, targets_N, TEMPERATURE, token_loss, coef > 0)[0].backward()
 
 
 def torchs(hidden_NH, weight_VH, targets_N, *rest) -> None:
