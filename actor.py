@@ -1,11 +1,12 @@
 """The policy as a model: loading, log-probability and entropy of given response tokens, generation.
 
 Legend for shape suffixes: B sequences, S prompt + response tokens (right-padded), N response tokens of the whole
-micro-batch in row-major order, H hidden size, V vocabulary.
+micro-batch in row-major order, C of them that pass the head together, H hidden size, V vocabulary.
 """
 
 import copy
 import hashlib
+from typing import Callable
 
 import torch
 from safetensors import SafetensorError
@@ -22,47 +23,61 @@ logging.disable_progress_bar()  # one bar for each file of weights would bury th
 HEAD_CHUNK = 256
 
 
-class ChunkedHead(torch.autograd.Function):
+class LinearHead(torch.autograd.Function):
     """log π(target | state) and entropy from hidden states, without the [N, V] logits (TRL#3678, slime#2253).
 
-    Logits of HEAD_CHUNK tokens at a time are made, reduced and forgotten, and made again in backward. With
-    z = h Wᵀ / temperature and p = softmax(z): ∂log p_y/∂z_i = 1[i=y] − p_i, ∂H/∂z_i = −p_i (log p_i + H).
+    Logits of HEAD_CHUNK tokens at a time are made, reduced and forgotten. The loss is a sum of per-token terms, so its
+    gradients are known as soon as a chunk's log-probabilities are: token_loss(logp_C, entropy_C, part) -> [C] is
+    differentiated in the same pass, and backward only scales. With z = h Wᵀ / temperature and p = softmax(z):
+    ∂log p_y/∂z_i = 1[i=y] − p_i, ∂H/∂z_i = −p_i (log p_i + H).
     """
 
     @staticmethod
-    def forward(ctx, hidden_NH, weight_VH, targets_N, temperature: float):
+    def forward(ctx, hidden_NH, weight_VH, targets_N, temperature: float, token_loss: Callable | None, with_entropy: bool):
+        """-> the loss (0 without token_loss), log-probabilities [N], entropies [N] (NaN if not asked for).
+
+        Only the loss can be differentiated."""
         logp_N = torch.empty(len(hidden_NH), dtype=torch.float32, device=hidden_NH.device)
-        entropy_N = torch.empty_like(logp_N)
+        entropy_N, loss = torch.full_like(logp_N, torch.nan), logp_N.new_zeros(())
+        if token_loss:
+            grad_hidden_NH = torch.empty_like(hidden_NH)
+            # bf16 would lose the small addends of the later chunks
+            grad_weight_VH = torch.zeros_like(weight_VH, dtype=torch.float32)
         for i in range(0, len(hidden_NH), HEAD_CHUNK):
             part = slice(i, i + HEAD_CHUNK)
-            logp_CV = torch.log_softmax((hidden_NH[part] @ weight_VH.T).float() / temperature, dim=-1)
+            logp_CV = torch.log_softmax((hidden_NH[part] @ weight_VH.T).float().div_(temperature), dim=-1)
             logp_N[part] = logp_CV.gather(1, targets_N[part, None]).squeeze(1)
-            entropy_N[part] = -(logp_CV.exp() * logp_CV).sum(-1)
-        ctx.save_for_backward(hidden_NH, weight_VH, targets_N, entropy_N)
-        ctx.temperature = temperature
-        ctx.set_materialize_grads(False)
-        return logp_N, entropy_N
+            p_CV = logp_CV.exp() if with_entropy else logp_CV.exp_()
+            if with_entropy:
+                entropy_N[part] = -torch.einsum("cv,cv->c", p_CV, logp_CV)  # without a third [C, V] array
+            if token_loss:
+                with torch.enable_grad():
+                    inputs = logp_N[part].detach().requires_grad_(), entropy_N[part].detach().requires_grad_()
+                    chunk_loss = token_loss(*inputs, part).sum()
+                    by_logp_C, by_entropy_C = torch.autograd.grad(chunk_loss / temperature, inputs, allow_unused=True)
+                loss += chunk_loss.detach()
+                # ∂loss/∂z, in place of p
+                if by_entropy_C is None:
+                    p_CV.mul_(-by_logp_C[:, None])
+                else:
+                    p_CV.mul_(logp_CV.add_(entropy_N[part, None]).mul_(-by_entropy_C[:, None]).sub_(by_logp_C[:, None]))
+                grad_CV = p_CV.scatter_add_(1, targets_N[part, None], by_logp_C[:, None]).to(hidden_NH.dtype)
+                grad_hidden_NH[part] = grad_CV @ weight_VH
+                if grad_CV.dtype == torch.float32:
+                    grad_weight_VH.addmm_(grad_CV.T, hidden_NH[part])  # without a second [V, H] array
+                else:
+                    grad_weight_VH += grad_CV.T @ hidden_NH[part]
+                del grad_CV
+            del logp_CV, p_CV  # before the next chunk's logits are made
+        if token_loss:
+            ctx.save_for_backward(grad_hidden_NH, grad_weight_VH.to(weight_VH.dtype))
+        ctx.mark_non_differentiable(logp_N, entropy_N)
+        return loss, logp_N, entropy_N
 
     @staticmethod
-    def backward(ctx, grad_logp_N, grad_entropy_N):
-        hidden_NH, weight_VH, targets_N, entropy_N = ctx.saved_tensors
-        grad_hidden_NH = torch.empty_like(hidden_NH)
-        # bf16 would lose the small addends of the later chunks
-        grad_weight_VH = torch.zeros_like(weight_VH, dtype=torch.float32)
-        for i in range(0, len(hidden_NH), HEAD_CHUNK):
-            part = slice(i, i + HEAD_CHUNK)
-            logp_CV = torch.log_softmax((hidden_NH[part] @ weight_VH.T).float() / ctx.temperature, dim=-1)
-            p_CV = logp_CV.exp()
-            grad_z_CV = torch.zeros_like(p_CV)
-            if grad_logp_N is not None:
-                grad_z_CV -= grad_logp_N[part, None] * p_CV
-                grad_z_CV.scatter_add_(1, targets_N[part, None], grad_logp_N[part, None])
-            if grad_entropy_N is not None:
-                grad_z_CV -= grad_entropy_N[part, None] * p_CV * (logp_CV + entropy_N[part, None])
-            grad_z_CV = (grad_z_CV / ctx.temperature).to(hidden_NH.dtype)
-            grad_hidden_NH[part] = grad_z_CV @ weight_VH
-            grad_weight_VH += grad_z_CV.T @ hidden_NH[part]
-        return grad_hidden_NH, grad_weight_VH.to(weight_VH.dtype), None, None
+    def backward(ctx, grad_loss, *_):
+        grad_hidden_NH, grad_weight_VH = ctx.saved_tensors
+        return grad_hidden_NH.mul_(grad_loss), grad_weight_VH.mul_(grad_loss), None, None, None, None
 
 
 def response_states(hidden_BSH: torch.Tensor, prompt_len_B: torch.Tensor, response_len_B: torch.Tensor):
@@ -83,15 +98,20 @@ class Actor(nn.Module):
         super().__init__()
         self.lm = lm
 
-    def forward(self, tokens_BS, prompt_len_B, response_len_B, temperature: float):
-        """-> log-probability and entropy (nats) of the policy at the sampling temperature, both [N] fp32.
+    def forward(
+        self, tokens_BS, prompt_len_B, response_len_B, temperature: float, token_loss: Callable | None = None, with_entropy=True
+    ):
+        """-> log-probability and entropy (nats) of the policy at the sampling temperature, both [N] fp32, without gradient.
 
+        With token_loss(logp_C, entropy_C, part of N) -> [C], the sum of these losses comes before them and has a gradient.
         Responses follow their prompts without a gap and padding comes last, so causal attention needs no mask.
         """
         hidden_BSH = self.lm.base_model(input_ids=tokens_BS, use_cache=False).last_hidden_state
         hidden_NH, picked_BS = response_states(hidden_BSH, prompt_len_B, response_len_B)
         targets_N = tokens_BS.roll(-1, dims=1)[picked_BS]
-        return ChunkedHead.apply(hidden_NH, self.lm.get_output_embeddings().weight, targets_N, temperature)
+        weight_VH = self.lm.get_output_embeddings().weight
+        scores = LinearHead.apply(hidden_NH, weight_VH, targets_N, temperature, token_loss, with_entropy)
+        return scores if token_loss else scores[1:]
 
     def generate(self, **kwargs):
         # finished ranks do not wait for others: call it inside distributed.whole_weights

@@ -177,20 +177,24 @@ def update_policy(
                     rollout.pick(x_BT, micro_batch.rows, world.device)
                     for x_BT in (rollout.old_logp_BT, advantages_BT, weights_BT, advantage_mask_BT, entropy_filter_BT)
                 )
-                logp_N, entropy_N = actor(*rollout.inputs(micro_batch.rows, world.device), args.temperature)
-                terms_N = objective(
-                    logp_N, old_logp_N, advantages_N, entropy_N, advantage_mask_N, entropy_filter_N,
-                    args.clip_low, args.clip_high, args.entropy_coef,
-                )  # fmt: skip
-                loss = -(weights_N * terms_N).sum()
-                with torch.no_grad():
-                    log_ratio_N = logp_N - old_logp_N
-                    ratio_N = log_ratio_N.exp()
-                    outside_N = ((ratio_N > 1 + args.clip_high) & (advantages_N > 0)) | (
-                        (ratio_N < 1 - args.clip_low) & (advantages_N < 0)
-                    )
-                    shares = (-terms_N, outside_N & advantage_mask_N, ratio_N - 1 - log_ratio_N)
-                    sums.add_(torch.stack([(weights_N * x).sum() for x in shares]).double().cpu() * micro_batch.weight)
+
+                def token_loss(logp_C, entropy_C, part) -> torch.Tensor:
+                    terms_C = objective(
+                        logp_C, old_logp_N[part], advantages_N[part], entropy_C, advantage_mask_N[part],
+                        entropy_filter_N[part], args.clip_low, args.clip_high, args.entropy_coef,
+                    )  # fmt: skip
+                    return -weights_N[part] * terms_C
+
+                inputs = rollout.inputs(micro_batch.rows, world.device)
+                loss, logp_N, _ = actor(*inputs, args.temperature, token_loss, with_entropy=args.entropy_coef > 0)
+                log_ratio_N = logp_N - old_logp_N
+                ratio_N = log_ratio_N.exp()
+                outside_N = ((ratio_N > 1 + args.clip_high) & (advantages_N > 0)) | (
+                    (ratio_N < 1 - args.clip_low) & (advantages_N < 0)
+                )
+                shares = (weights_N * x_N for x_N in (outside_N & advantage_mask_N, ratio_N - 1 - log_ratio_N))
+                shares = torch.stack([loss.detach(), *(x_N.sum() for x_N in shares)])
+                sums.add_(shares.double().cpu() * micro_batch.weight)
                 return loss
 
             packed = pack(rows, rollout.lengths, args.token_budget, world.size)[world.rank]

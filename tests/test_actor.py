@@ -5,42 +5,66 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import actor as actor_module
-from actor import ChunkedHead, load_actor
+from actor import LinearHead, load_actor
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.7])
-@pytest.mark.parametrize("n, chunk", [(1, 256), (100, 7), (100, 100), (100, 256)])
-def test_chunked_head_equals_full_logits_in_values_and_gradients(monkeypatch, n, chunk, temperature):
+@pytest.mark.parametrize("entropy_coef", [0.0, 0.3])
+@pytest.mark.parametrize(
+    "n, chunk, temperature, scale", [(1, 256, 1.0, 1.0), (100, 7, 0.7, 2.0), (100, 100, 1.3, 0.0), (100, 256, 0.7, 0.5)]
+)
+def test_the_head_equals_full_logits_in_values_and_gradients(monkeypatch, n, chunk, temperature, scale, entropy_coef):
     monkeypatch.setattr(actor_module, "HEAD_CHUNK", chunk)
     torch.manual_seed(0)
-    hidden, weight = torch.randn(n, 16), torch.randn(50, 16)
-    targets = torch.randint(50, (n,))
-    grad_logp, grad_entropy = torch.randn(n), torch.randn(n)
+    hidden, weight, targets = torch.randn(n, 16), torch.randn(50, 16), torch.randint(50, (n,))
+    slope, curve = torch.randn(n), torch.rand(n)
 
-    def run(dtype, function):
+    def token_loss(logp, entropy, part):
+        terms = slope[part] * logp + curve[part] * logp.exp().square()
+        return terms - entropy_coef * curve[part] * entropy if entropy_coef else terms
+
+    def run(dtype, scores):
         h, w = (x.to(dtype, copy=True).requires_grad_() for x in (hidden, weight))
-        logp, entropy = function(h, w)
-        ((logp * grad_logp).sum() + (entropy * grad_entropy).sum()).backward()
-        return logp, entropy, h.grad, w.grad
+        loss, logp, entropy = scores(h, w)
+        (loss * scale).backward()
+        return loss.detach(), logp, entropy, h.grad, w.grad
 
     def full(h, w):
         distribution = torch.distributions.Categorical(logits=h @ w.T / temperature)
-        return distribution.log_prob(targets), distribution.entropy()
+        logp, entropy = distribution.log_prob(targets), distribution.entropy()
+        return token_loss(logp, entropy, slice(None)).sum(), logp.detach(), entropy.detach()
 
-    ours = run(torch.float32, lambda h, w: ChunkedHead.apply(h, w, targets, temperature))
-    for mine, exact in zip(ours, run(torch.float64, full)):
+    ours = run(torch.float32, lambda h, w: LinearHead.apply(h, w, targets, temperature, token_loss, entropy_coef > 0))
+    for what, mine, exact in zip(("loss", "logp", "entropy", "hidden", "weight"), ours, run(torch.float64, full)):
+        if what == "entropy" and not entropy_coef:
+            assert mine.isnan().all()  # not asked for
+            continue
         assert mine.dtype == torch.float32
         assert (mine - exact).norm() <= 1e-6 * exact.norm() + 1e-7
 
 
-def test_chunked_head_has_the_gradient_of_log_probability_alone():
+def test_scoring_and_training_see_the_same_log_probabilities_to_the_last_bit():
     torch.manual_seed(0)
-    hidden = torch.randn(9, 8, requires_grad=True)
-    weight, targets = torch.randn(20, 8), torch.randint(20, (9,))
-    logp, entropy = ChunkedHead.apply(hidden, weight.requires_grad_(), targets, 1.0)
-    logp.sum().backward()
-    expected = torch.autograd.grad(-torch.nn.functional.cross_entropy(hidden @ weight.T, targets, reduction="sum"), hidden)[0]
-    assert torch.allclose(hidden.grad, expected, atol=1e-5)
+    hidden, weight, targets = torch.randn(600, 16, requires_grad=True), torch.randn(50, 16), torch.randint(50, (600,))
+    trained = LinearHead.apply(hidden, weight, targets, 0.7, lambda logp, entropy, part: logp + entropy, True)
+    with torch.no_grad():
+        scored = LinearHead.apply(hidden, weight, targets, 0.7, None, True)
+    assert torch.equal(trained[1], scored[1]) and torch.equal(trained[2], scored[2])
+
+
+def test_gradients_of_many_chunks_in_bf16_are_as_good_as_one_chunks(monkeypatch):
+    """Small addends to a large bf16 sum would vanish: chunks are added in fp32, and rounded once."""
+    torch.manual_seed(0)
+    hidden, weight, targets = torch.randn(2000, 16), torch.randn(50, 16), torch.randint(50, (2000,))
+
+    def gradient(dtype, chunk):
+        monkeypatch.setattr(actor_module, "HEAD_CHUNK", chunk)
+        h, w = (x.bfloat16().to(dtype).requires_grad_() for x in (hidden, weight))
+        LinearHead.apply(h, w, targets, 1.0, lambda logp, entropy, part: logp.exp(), False)[0].backward()
+        return w.grad.float()
+
+    exact = gradient(torch.float32, 2000)
+    one, many = (((gradient(torch.bfloat16, chunk) - exact).norm() / exact.norm()).item() for chunk in (2000, 4))
+    assert one < 0.02 and many < 1.5 * one
 
 
 @pytest.mark.parametrize("model", ["qwen", "llama"])
