@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -81,8 +82,9 @@ def test_a_run_that_is_told_to_stop_finishes_its_step_saves_and_goes_on_where_it
     assert stop, errors
     assert child.returncode != 0 if processes else child.returncode == 143
     assert [m["step"] for m in rows(stopped)] == [1, 2][: int(stop[1])]
-    run_train(stopped, *flags, 3, "--resume", processes=processes)
-    run_train(whole, *flags, 3, processes=processes)
+    run = partial(run_train, processes=processes) if processes else run_here
+    run(stopped, *flags, 3, "--resume")
+    run(whole, *flags, 3)
     assert_equal_models(whole, stopped)
 
 
@@ -90,13 +92,13 @@ def test_a_checkpoint_of_two_processes_goes_on_with_one_and_with_four(tmp_path):
     """Nothing is learned after the resume, so that the weights that come out are those that went in."""
     two = tmp_path / "two"
     run_train(two, *FEW, "--steps", 1, processes=2)
-    for processes in (1, 4):
-        moved = tmp_path / str(processes)
+    for name, run in (("one", run_here), ("four", partial(run_train, processes=4))):
+        moved = tmp_path / name
         shutil.copytree(two, moved)
         shutil.rmtree(moved / "model")
-        run_train(moved, *FEW, "--steps", 1, "--resume", processes=processes)
+        run(moved, *FEW, "--steps", 1, "--resume")
         assert_equal_models(two, moved)
-        run_train(moved, *FEW, "--steps", 2, "--resume", processes=processes)
+        run(moved, *FEW, "--steps", 2, "--resume")
         assert [m["step"] for m in rows(moved)] == [1, 2]
 
 
