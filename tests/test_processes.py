@@ -1,4 +1,4 @@
-"""One process, two processes and any token budget make the same update; a finished run ends cleanly."""
+"""One process, two or four and any token budget make the same update; a finished run ends cleanly."""
 
 import pytest
 import torch
@@ -16,12 +16,11 @@ def close(a: dict, b: dict, tolerance: float) -> None:
 
 
 @pytest.mark.parametrize("model, loss_norm", [("qwen", "sequence"), ("llama", "token")])
-def test_one_process_two_processes_and_any_token_budget_make_the_same_update(model, loss_norm, request, tmp_path):
+def test_one_process_two_four_and_any_token_budget_make_the_same_update(model, loss_norm, request, tmp_path):
     name = request.getfixturevalue(model)
     runs = {}
-    # one process with everything in one micro-batch; small budgets; two processes, in one of which 7 responses of the
-    # shortest length fit a micro-batch and ranks get fillers
-    for label, processes, budget in (("whole", 0, 4096), ("small", 0, 61), ("two", 2, 4096), ("two small", 2, 40)):
+    # one process with everything in one micro-batch; small budgets; two processes; four, some with fillers at times
+    for label, processes, budget in (("whole", 0, 4096), ("small", 0, 61), ("two", 2, 4096), ("four small", 4, 40)):
         out = tmp_path / f"{label}.pt"
         done = run_script("tests/updates.py", name, out, budget, 24, loss_norm, processes=processes)
         assert done.returncode == 0, done.stderr
