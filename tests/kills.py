@@ -25,7 +25,7 @@ PHASES = {
     "saving": (train, "save_checkpoint"),
     "ending": (train, "save_models"),
 }
-STEPS = 16
+STEPS = 14
 FLAGS = f"--prompts-per-step 2 --group-size 4 --n-problems 50 --max-new-tokens 24 --epochs 2 --critic-epochs 1 --eval-every 5 --save-every 1 --keep 2 --steps {STEPS}".split()  # fmt: skip
 
 

@@ -1,18 +1,22 @@
 """A run in which one rank stops moving or dies while step 2 is fitted, for test_resume.py.
 
-torchrun tests/lost_rank.py RANK SIGSTOP|SIGKILL FLAGS OF train.py …
+torchrun tests/lost_rank.py RANK hangs|dies FLAGS OF train.py …
 """
 
 import os
 import signal
 import sys
+import time
 
 import train
 
 
 def lose(*args, real=train.fit_critics):
     if args[-2] == 2 and os.environ["RANK"] == sys.argv[1]:
-        os.kill(os.getpid(), signal.Signals[sys.argv[2]])
+        if sys.argv[2] == "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # else torchrun takes half a minute to end it
+        time.sleep(600)
     return real(*args)
 
 

@@ -1,10 +1,23 @@
 """One process, two or four and any token budget make the same update; a finished run ends cleanly."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from distributed import UserError, pack
+from distributed import UserError, pack, stop
 from tests.conftest import run_script
+from tests.updates import updates
+
+
+def run_updates(model: str, out: Path, budget: int, minibatch_size: int, loss_norm: str, processes: int) -> None:
+    if not processes:
+        updates(model, out, budget, minibatch_size, loss_norm)
+        stop()
+        return
+    done = run_script("tests/updates.py", model, out, budget, minibatch_size, loss_norm, processes=processes)
+    # gloo can abort an exit after all work is done; every run of several processes in these tests must end with 0
+    assert done.returncode == 0, done.stderr
 
 
 def close(a: dict, b: dict, tolerance: float) -> None:
@@ -21,10 +34,8 @@ def test_one_process_two_four_and_any_token_budget_make_the_same_update(model, l
     runs = {}
     # one process with everything in one micro-batch; small budgets; two processes; four, some with fillers at times
     for label, processes, budget in (("whole", 0, 4096), ("small", 0, 61), ("two", 2, 4096), ("four small", 4, 40)):
-        out = tmp_path / f"{label}.pt"
-        done = run_script("tests/updates.py", name, out, budget, 24, loss_norm, processes=processes)
-        assert done.returncode == 0, done.stderr
-        runs[label] = torch.load(out)
+        run_updates(name, tmp_path / f"{label}.pt", budget, 24, loss_norm, processes)
+        runs[label] = torch.load(tmp_path / f"{label}.pt")
     whole = runs.pop("whole")
     for run in runs.values():
         assert torch.allclose(whole["logp"], run["logp"], atol=1e-5)
@@ -37,8 +48,7 @@ def test_one_process_two_four_and_any_token_budget_make_the_same_update(model, l
 def test_minibatches_are_the_same_responses_for_any_number_of_processes(qwen, tmp_path):
     runs = []
     for processes in (0, 2):
-        done = run_script("tests/updates.py", qwen, tmp_path / f"{processes}.pt", 64, 6, "sequence", processes=processes)
-        assert done.returncode == 0, done.stderr
+        run_updates(qwen, tmp_path / f"{processes}.pt", 64, 6, "sequence", processes)
         runs.append(torch.load(tmp_path / f"{processes}.pt"))
     for name in ("actor", "critic0", "critic1"):
         close(runs[0][f"weights of {name}"], runs[1][f"weights of {name}"], 1e-5)
@@ -63,10 +73,3 @@ def test_micro_batches_hold_every_response_once_within_the_budget_and_equally_ma
 def test_a_response_longer_than_the_budget_is_an_error_not_dropped():
     with pytest.raises(UserError, match="--token-budget 10 is smaller"):
         pack([0, 1], [5, 11], 10, 1)
-
-
-def test_finished_runs_of_two_processes_exit_with_zero_every_time(qwen, tmp_path):
-    codes = [
-        run_script("tests/updates.py", qwen, tmp_path / "out.pt", 4096, 24, "token", processes=2).returncode for _ in range(3)
-    ]
-    assert codes == [0] * 3

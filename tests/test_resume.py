@@ -14,7 +14,7 @@ import torch
 
 import train
 from tests.conftest import ROOT, run_script
-from tests.runs import SMALL, rows, run_here, run_train, weights
+from tests.runs import rows, run_here, run_train, weights
 
 # a few responses a step, for tests in which many runs start
 FEW = ["--prompts-per-step", 2, "--group-size", 4, "--n-problems", 50, "--eval-data", ""]
@@ -37,14 +37,16 @@ def refusal(capsys, *flags) -> tuple[int, str]:
 
 def test_half_a_run_resumed_equals_a_whole_one_to_the_last_bit(tmp_path, capsys):
     whole, half = tmp_path / "whole", tmp_path / "half"
-    run_here(whole, "--steps", 4, *SMALL)
-    run_here(half, "--steps", 2, *SMALL)
-    run_here(half, "--steps", 4, *SMALL, "--resume")
+    (tmp_path / "test.jsonl").write_text('{"problem": "1+2+3", "answer": "6"}\n' * 4)
+    flags = [*FEW, "--eval-data", tmp_path / "test.jsonl"]
+    run_here(whole, "--steps", 4, *flags)
+    run_here(half, "--steps", 2, *flags)
+    run_here(half, "--steps", 4, *flags, "--resume")
     assert_equal_models(whole, half)
     assert [m for m in without_clock(half) if m["step"] > 2] == [m for m in without_clock(whole) if m["step"] > 2]
     assert [m["step"] for m in rows(half)] == [0, 1, 2, 3, 4]
-    for flags, sentence in ((["--steps", 6, "--lr", "1e-5"], "has --lr"), (["--steps", 3], "has done more than 3 steps")):
-        code, error = refusal(capsys, "--out", half, *SMALL, "--resume", *flags)
+    for wrong, sentence in ((["--steps", 6, "--lr", "1e-5"], "has --lr"), (["--steps", 3], "has done more than 3 steps")):
+        code, error = refusal(capsys, "--out", half, *flags, "--resume", *wrong)
         assert code == 2 and sentence in error
 
 
@@ -58,13 +60,13 @@ def test_sigkill_at_random_moments_of_every_phase_changes_nothing(tmp_path):
     assert without_clock(tmp_path / "whole") == without_clock(tmp_path / "killed")
     assert rows(tmp_path / "whole", "rollouts.jsonl") == rows(tmp_path / "killed", "rollouts.jsonl")
     # --keep 2, and nothing half-written stays
-    assert sorted(path.name for path in (tmp_path / "killed/checkpoint").iterdir()) == ["step-15", "step-16"]
+    assert sorted(path.name for path in (tmp_path / "killed/checkpoint").iterdir()) == ["step-13", "step-14"]
 
 
 @pytest.mark.parametrize("processes", [0, 2])
 def test_a_run_that_is_told_to_stop_finishes_its_step_saves_and_goes_on_where_it_was(tmp_path, processes):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    flags = [*SMALL, "--eval-data", "", "--steps"]
+    flags = [*FEW, "--steps"]
     launcher = [sys.executable]
     if processes:
         launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
@@ -77,14 +79,14 @@ def test_a_run_that_is_told_to_stop_finishes_its_step_saves_and_goes_on_where_it
             child.send_signal(signal.SIGTERM)
             break
     rest, errors = child.communicate(timeout=100)
-    # the signal comes just before or after the run looks for one
-    stop = re.search(r"Stopped after step ([12]): SIGTERM. Saved; go on with .* --resume", rest)
+    stop = re.search(r"Stopped after step (\d+): SIGTERM. Saved; go on with .* --resume", rest)
     assert stop, errors
     assert child.returncode != 0 if processes else child.returncode == 143
-    assert [m["step"] for m in rows(stopped)] == [1, 2][: int(stop[1])]
+    last = int(stop[1])
+    assert [m["step"] for m in rows(stopped)] == list(range(1, last + 1)) and last < 20
     run = partial(run_train, processes=processes) if processes else run_here
-    run(stopped, *flags, 3, "--resume")
-    run(whole, *flags, 3)
+    run(stopped, *flags, last + 2, "--resume")
+    run(whole, *flags, last + 2)
     assert_equal_models(whole, stopped)
 
 
@@ -98,17 +100,15 @@ def test_a_checkpoint_of_two_processes_goes_on_with_one_and_with_four(tmp_path):
         shutil.rmtree(moved / "model")
         run(moved, *FEW, "--steps", 1, "--resume")
         assert_equal_models(two, moved)
-        run(moved, *FEW, "--steps", 2, "--resume")
-        assert [m["step"] for m in rows(moved)] == [1, 2]
+    run_here(tmp_path / "one", *FEW, "--steps", 2, "--resume")
+    assert [m["step"] for m in rows(tmp_path / "one")] == [1, 2]
 
 
-@pytest.mark.parametrize(
-    "how, sentence", [("SIGSTOP", "rank 1 does not answer"), ("SIGKILL", r"rank +: 1 .*\n.*exitcode +: -9")]
-)
+@pytest.mark.parametrize("how, sentence", [("hangs", "rank 1 does not answer"), ("dies", r"rank +: 1 .*\n.*exitcode +: -9")])
 def test_a_hanging_or_dead_rank_ends_the_job_and_is_named(tmp_path, how, sentence):
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--shutdown-timeout=1",
-         "tests/lost_rank.py", "1", how, *map(str, FEW), "--save-every", "1", "--timeout", "0.3", "--steps", "3", "--out",
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
+         "tests/lost_rank.py", "1", how, *map(str, FEW), "--save-every", "1", "--timeout", "0.2", "--steps", "3", "--out",
          tmp_path / "run"],
         cwd=ROOT, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
