@@ -51,7 +51,7 @@ def config(size: str) -> Qwen3Config:
 
 
 def random_model(model_class, size: str, world: World):
-    """On the device at once; bf16 numbers would do for the timing, but the optimizer steps are on fp32 as in training."""
+    """fp32 weights, as in training, made on the device at once."""
     torch.manual_seed(0)
     with torch.device(world.device):
         model = model_class(config(size))
@@ -142,7 +142,7 @@ def row(algo: str, length: int, args: argparse.Namespace) -> dict:
         run = train.Run(settings, world, None, None, [], [], sampling, verifier, actor, optimizers[0], critics, optimizers[1:])
         for step in (1, 2):
             metrics, _ = train.train_step(run, step)
-    hidden, layers, _, heads, kv_heads, _ = SIZES[args.actor]
+    _, layers, _, heads, kv_heads, _ = SIZES[args.actor]
     head_dim = actor.lm.config.head_dim
     n_params = sum(p.numel() for p in actor.parameters())
     rows = [PROMPT + n for n in lengths]
@@ -174,7 +174,8 @@ def main() -> None:
     add("--child", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        print(json.dumps(row(*args.rows[0].split(":")[:1], int(args.rows[0].split(":")[1]), args)))
+        algo, length = args.rows[0].split(":")
+        print(json.dumps(row(algo, int(length), args)))
         stop()
         return
     device = torch.device("cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu")

@@ -88,6 +88,7 @@ def test_a_run_that_is_told_to_stop_finishes_its_step_saves_and_goes_on_where_it
     run(stopped, *flags, last + 2, "--resume")
     run(whole, *flags, last + 2)
     assert_equal_models(whole, stopped)
+    assert without_clock(whole) == without_clock(stopped)
 
 
 def test_a_checkpoint_of_two_processes_goes_on_with_one_and_with_four(tmp_path):
