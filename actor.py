@@ -15,7 +15,7 @@ from torch.distributed.fsdp import register_fsdp_forward_method
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging
 
-from distributed import UserError, World, shard_model
+from distributed import UserError, World, gather_list, shard_model
 
 logging.disable_progress_bar()  # one bar for each file of weights would bury the run's own lines
 
@@ -126,16 +126,34 @@ def load_config(name: str, flag: str):
         raise UserError(f"{flag} {name}: no model could be read there ({first_line(error)})") from error
 
 
-def load_pretrained(auto_class, name: str, flag: str) -> nn.Module:
-    """A model in fp32 on the CPU, from safetensors only, never running the repository's code, with dropout off everywhere.
+def load_pretrained(auto_class, name: str, flag: str, world: World) -> nn.Module:
+    """A model in fp32 on rank 0's CPU, from safetensors only, never running the repository's code, with dropout off.
 
-    Dropout would be noise in the critics' disagreement and in the actor's ratio (slime#1878). model.digest tells it from
-    another one: a thousand entries of each tensor are enough.
+    The other ranks get it with empty weights, which take no memory: shard_model sends each its part, so that a host of
+    eight holds a 14B model's 56 GB once. Dropout would be noise in the critics' disagreement and in the actor's ratio
+    (slime#1878). model.digest tells it from another one: a thousand entries of each tensor are enough.
     """
     config = load_config(name, flag)
     for key, value in config.to_dict().items():
         if ("dropout" in key or "pdrop" in key) and isinstance(value, float):
             setattr(config, key, 0.0)
+    digest = hashlib.sha256()
+    if world.is_main:
+        model = read_weights(auto_class, name, flag, config)
+        for tensor_name, x in model.state_dict().items():
+            digest.update(tensor_name.encode() + x.flatten()[:: 1 + x.numel() // 1000].numpy().tobytes())
+    else:
+        with torch.device("meta"):
+            model = auto_class.from_config(config, dtype=torch.float32, trust_remote_code=False)
+        model.to_empty(device="cpu").tie_weights()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    model.digest = gather_list([digest.hexdigest()], world)[0]
+    return model
+
+
+def read_weights(auto_class, name: str, flag: str, config) -> nn.Module:
     try:
         model, loaded = auto_class.from_pretrained(
             name, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
@@ -144,13 +162,6 @@ def load_pretrained(auto_class, name: str, flag: str) -> nn.Module:
         raise UserError(f"{flag} {name}: its weights could not be loaded ({first_line(error)})") from error
     if missing := sorted(loaded["missing_keys"]):
         raise UserError(f"{flag} {name}: {len(missing)} weights are missing, {missing[0]} among them; it would start random.")
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    digest = hashlib.sha256()
-    for tensor_name, x in model.state_dict().items():
-        digest.update(tensor_name.encode() + x.flatten()[:: 1 + x.numel() // 1000].numpy().tobytes())
-    model.digest = digest.hexdigest()
     return model
 
 
@@ -177,8 +188,14 @@ def check_head(lm: nn.Module, name: str) -> None:
 
 def load_actor(name: str, world: World, dtype: torch.dtype, gradient_checkpointing: bool = False) -> Actor:
     """Pretrained policy, checked and sharded over all ranks. Master weights are fp32, compute runs in dtype."""
-    lm = load_pretrained(AutoModelForCausalLM, name, "--model")
-    check_head(lm, name)
+    lm = load_pretrained(AutoModelForCausalLM, name, "--model", world)
+    if world.is_main:
+        check_head(lm, name)
+    lm.generation_config = gather_list([lm.generation_config], world)[0]
+    return shard_actor(lm, name, world, dtype, gradient_checkpointing)
+
+
+def shard_actor(lm: nn.Module, name: str, world: World, dtype: torch.dtype, gradient_checkpointing: bool) -> Actor:
     actor = Actor(lm)
     # generate() fills every sampling setting that it is not given from here (TRL#3029): leave nothing there
     actor.saved_generation_config = copy.deepcopy(lm.generation_config)

@@ -41,13 +41,17 @@ class MiniCritic(nn.Module):
 
 def load_critic(name: str, world: World, dtype: torch.dtype, gradient_checkpointing: bool = False) -> MiniCritic:
     """A critic from a pretrained language model, or one that `save_critic` wrote (then with its trained head)."""
-    critic = MiniCritic(load_pretrained(AutoModel, name, "--critics"))
+    critic = MiniCritic(load_pretrained(AutoModel, name, "--critics", world))
     if (Path(name) / HEAD_FILE).exists():
         head = load_file(Path(name) / HEAD_FILE)
         try:
             critic.head.load_state_dict(head)
         except RuntimeError as error:
             raise UserError(f"--critics {name}: {HEAD_FILE} does not fit the model ({error}).") from error
+    return shard_critic(critic, name, world, dtype, gradient_checkpointing)
+
+
+def shard_critic(critic: MiniCritic, name: str, world: World, dtype: torch.dtype, gradient_checkpointing: bool) -> MiniCritic:
     if gradient_checkpointing:
         critic.backbone.activation_checkpointing_enable({"use_reentrant": False})
     shard_model(critic, transformer_blocks(critic.backbone, name), [critic.head], world, dtype)

@@ -28,7 +28,13 @@ import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_state_dict,
+    set_model_state_dict,
+    set_state_dict,
+)
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
@@ -190,11 +196,16 @@ def sum_over_ranks(x: torch.Tensor) -> torch.Tensor:
 
 
 def shard_model(model: nn.Module, blocks: list[nn.Module], fp32: list[nn.Module], world: World, dtype: torch.dtype) -> None:
-    """FSDP2 in place: one unit a transformer block, one for each module that stays in fp32, one for the rest.
+    """FSDP2 in place: one unit a transformer block, one for each module that stays in fp32, one for the rest. All ranks
+    get rank 0's weights.
 
     The master weights and the gradients' reduction are fp32 (AdamW at 1e-6 rounds updates of bf16 weights away,
-    AReaL#1292); compute runs in dtype.
+    AReaL#1292); compute runs in dtype. One process that computes in fp32 has nothing to divide and nothing to cast.
     """
+    if world.size == 1 and dtype == torch.float32:
+        model.to(world.device)
+        return
+    whole = model.state_dict() if world.is_main else {}
     compute = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
     full = MixedPrecisionPolicy(param_dtype=torch.float32, reduce_dtype=torch.float32)
     for module in blocks:
@@ -202,6 +213,9 @@ def shard_model(model: nn.Module, blocks: list[nn.Module], fp32: list[nn.Module]
     for module in fp32:
         fully_shard(module, mesh=world.mesh, mp_policy=full, reshard_after_forward=True)
     fully_shard(model, mesh=world.mesh, mp_policy=compute, reshard_after_forward=True)
+    set_model_state_dict(model, whole, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True))
+    for buffer in model.buffers():  # those that no state dict holds too: rotary frequencies
+        dist.broadcast(buffer, src=0)
 
 
 @contextmanager
@@ -212,9 +226,9 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
     units = [m for m in model.modules() if isinstance(m, FSDPModule)]
     was_training = model.training
     model.eval()  # gradient checkpointing in training mode would switch the KV cache off
-    model.set_reshard_after_forward(False, recurse=True)
     hooks = [(unit._forward_pre_hooks, unit._forward_hooks) for unit in units]
     for unit in units:
+        unit.set_reshard_after_forward(False, recurse=False)
         unit.unshard()
         unit._forward_pre_hooks, unit._forward_hooks = OrderedDict(), OrderedDict()
     try:
@@ -223,7 +237,7 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
         for unit, (before, after) in zip(units, hooks):
             unit._forward_pre_hooks, unit._forward_hooks = before, after
             unit.reshard()
-        model.set_reshard_after_forward(True, recurse=True)
+            unit.set_reshard_after_forward(True, recurse=False)
         model.train(was_training)
 
 
@@ -277,6 +291,11 @@ def pack(rows: list[int], lengths: list[int], token_budget: int, world_size: int
     return [[r[rank] for r in rounds] for rank in range(world_size)]
 
 
+def adamw(model: nn.Module, lr: float) -> torch.optim.AdamW:
+    """AdamW without weight decay; fused, or its temporaries would be twice as large as the largest weight."""
+    return torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.0, fused=True)
+
+
 def optimizer_step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -294,7 +313,8 @@ def optimizer_step(
     """
     for micro_batch in micro_batches:
         (loss_of(micro_batch) * (micro_batch.weight * world.size)).backward()
-    norm = nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm).full_tensor().item()
+    norm = nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
+    norm = (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
     if math.isfinite(norm):
         optimizer.step()
     optimizer.zero_grad()  # no gradients in memory while other models work

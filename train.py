@@ -37,6 +37,7 @@ from distributed import (
     Parser,
     UserError,
     World,
+    adamw,
     full_state,
     gather_list,
     generator,
@@ -696,9 +697,9 @@ def set_up(args: argparse.Namespace, world: World) -> Run:
         ),
         verifier=Verifier(),
         actor=actor,
-        actor_optimizer=torch.optim.AdamW(actor.parameters(), lr=args.lr, weight_decay=0.0),
+        actor_optimizer=adamw(actor, args.lr),
         critics=critics,
-        critic_optimizers=[torch.optim.AdamW(c.parameters(), lr=args.critic_lr, weight_decay=0.0) for c in critics],
+        critic_optimizers=[adamw(critic, args.critic_lr) for critic in critics],
     )
 
 

@@ -21,13 +21,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3Model  # noqa: E402
+
 import train  # noqa: E402
-from actor import Actor  # noqa: E402
-from critics import MiniCritic  # noqa: E402
-from distributed import World, shard_model, start, stop  # noqa: E402
+from actor import shard_actor  # noqa: E402
+from critics import MiniCritic, shard_critic  # noqa: E402
+from distributed import World, adamw, start, stop  # noqa: E402
 from rollout import Response, Sampling, generate_responses, make_rollout, score_responses  # noqa: E402
-from torch.distributed.fsdp import register_fsdp_forward_method  # noqa: E402
-from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM, Qwen3Model  # noqa: E402
 from verifier import Verifier  # noqa: E402
 
 # hidden size, layers, intermediate size, heads, key-value heads, tied embeddings; heads of 128 (tiny: 16)
@@ -54,24 +54,7 @@ def random_model(model_class, size: str, world: World):
     """fp32 weights, as in training, made on the device at once."""
     torch.manual_seed(0)
     with torch.device(world.device):
-        model = model_class(config(size))
-    model.activation_checkpointing_enable({"use_reentrant": False})
-    return model
-
-
-def make_actor(size: str, world: World, dtype: torch.dtype) -> Actor:
-    lm = random_model(Qwen3ForCausalLM, size, world)
-    lm.generation_config = GenerationConfig()
-    actor = Actor(lm)
-    shard_model(actor, list(lm.model.layers), [], world, dtype)
-    register_fsdp_forward_method(actor, "generate")
-    return actor.train()
-
-
-def make_critic(size: str, world: World, dtype: torch.dtype) -> MiniCritic:
-    critic = MiniCritic(random_model(Qwen3Model, size, world))
-    shard_model(critic, list(critic.backbone.layers), [critic.head], world, dtype)
-    return critic.train()
+        return model_class(config(size))
 
 
 def seconds(work, device: torch.device, n: int = 10) -> float:
@@ -115,8 +98,10 @@ def row(algo: str, length: int, args: argparse.Namespace) -> dict:
     ]
     settings = train.parse_args([*flags, *args.flags])
     dtype = train.compute_dtype(settings.dtype, world)
-    actor = make_actor(args.actor, world, dtype)
-    critics = [make_critic(args.actor if algo == "ppo" else args.critic, world, dtype) for _ in range(settings.n_critics)]
+    actor = shard_actor(random_model(Qwen3ForCausalLM, args.actor, world), "random", world, dtype, True)
+    size = args.actor if algo == "ppo" else args.critic
+    critics = [MiniCritic(random_model(Qwen3Model, size, world)) for _ in range(settings.n_critics)]
+    critics = [shard_critic(critic, "random", world, dtype, True) for critic in critics]
     order = torch.Generator().manual_seed(0)
 
     def tokens(n: int) -> list[int]:
@@ -137,7 +122,7 @@ def row(algo: str, length: int, args: argparse.Namespace) -> dict:
         return rollout, [None] * 256
 
     train.sample_rollout, train.rollout_samples = sample_rollout, lambda *ignored: []
-    optimizers = [torch.optim.AdamW(model.parameters(), lr=1e-6, weight_decay=0.0) for model in (actor, *critics)]
+    optimizers = [adamw(model, 1e-6) for model in (actor, *critics)]
     with Verifier() as verifier:
         run = train.Run(settings, world, None, None, [], [], sampling, verifier, actor, optimizers[0], critics, optimizers[1:])
         for step in (1, 2):

@@ -3,6 +3,7 @@
 import argparse
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from rollout import Response, Rollout, make_rollout
 
@@ -31,11 +32,15 @@ def make_synthetic_rollout(n_prompts: int = 4, group_size: int = 6, longest: int
     return make_rollout(responses, [""] * len(responses), [""] * len(responses), rewards, group_size)
 
 
+def whole(x: torch.Tensor) -> torch.Tensor:
+    return x.full_tensor() if isinstance(x, DTensor) else x
+
+
 def full_weights(model) -> dict[str, torch.Tensor]:
-    return {name: p.detach().full_tensor().clone() for name, p in model.named_parameters()}
+    return {name: whole(p.detach()).clone() for name, p in model.named_parameters()}
 
 
 def full_gradients(model, optimizer) -> dict[str, torch.Tensor]:
     """Of AdamW's only step so far, from its first moment: (1 − β₁) times the gradient, which itself is gone."""
     share = 1 - optimizer.defaults["betas"][0]
-    return {name: optimizer.state[p]["exp_avg"].full_tensor() / share for name, p in model.named_parameters()}
+    return {name: whole(optimizer.state[p]["exp_avg"]) / share for name, p in model.named_parameters()}

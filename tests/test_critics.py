@@ -12,13 +12,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import asyppo
 from actor import load_actor, load_tokenizer
 from critics import ensemble_values, explained_variance, fit_critics, load_critic, save_critic, shard, value_metrics
-from distributed import UserError, generator
+from distributed import UserError, adamw, generator
 from rollout import score_responses
 from tests.synthetic import full_gradients, full_weights, make_synthetic_rollout, settings
 
 
 def optimizers(critics):
-    return [torch.optim.AdamW(c.parameters(), lr=1e-2, weight_decay=0.0) for c in critics]
+    return [adamw(c, 1e-2) for c in critics]
 
 
 @pytest.mark.parametrize("n_critics, group_size", [(2, 8), (2, 5), (3, 8), (4, 6), (1, 4)])

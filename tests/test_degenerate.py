@@ -9,6 +9,7 @@ from transformers import AutoTokenizer
 import train
 from actor import load_actor
 from critics import load_critic
+from distributed import adamw
 from rollout import Response, make_rollout, score_responses
 from tests.synthetic import full_weights
 from verifier import Verifier
@@ -39,8 +40,7 @@ def step(qwen, world, monkeypatch, tmp_path):
         metrics, _ = train.train_step(
             train.Run(
                 args, world, AutoTokenizer.from_pretrained(qwen), None, [], [], None, Verifier(), actor,
-                torch.optim.AdamW(actor.parameters(), lr=args.lr, weight_decay=0.0), critics,
-                [torch.optim.AdamW(critic.parameters(), lr=args.critic_lr) for critic in critics],
+                adamw(actor, args.lr), critics, [adamw(critic, args.critic_lr) for critic in critics],
             ),
             1,
         )  # fmt: skip

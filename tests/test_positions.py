@@ -5,7 +5,7 @@ import torch
 import asyppo
 from actor import load_actor
 from critics import ensemble_values, fit_critics, load_critic, shard, value_metrics
-from distributed import generator
+from distributed import adamw, generator
 from rollout import score_responses
 from tests.synthetic import full_weights, make_synthetic_rollout, settings
 
@@ -51,7 +51,7 @@ def test_models_and_updates_ignore_everything_outside_the_responses(qwen, world)
         rollout.old_logp_BT = garbage(rollout.old_logp_BT, mask_BT, fill)
         returns_BT = garbage(rollout.rewards_B[:, None].expand(mask_BT.shape), mask_BT, fill)
         shards_MB = shard(rollout.group_B, 1, "none", generator(0, "shards"))
-        optimizer = torch.optim.AdamW(critic.parameters(), lr=1e-2)
+        optimizer = adamw(critic, 1e-2)
         fitted = fit_critics(
             [critic],
             [optimizer],
@@ -69,7 +69,7 @@ def test_models_and_updates_ignore_everything_outside_the_responses(qwen, world)
         )
         torch.manual_seed(1)
         advantages_BT = garbage(torch.randn(mask_BT.shape), mask_BT, fill)
-        optimizer = torch.optim.AdamW(actor.parameters(), lr=1e-2)
+        optimizer = adamw(actor, 1e-2)
         logged = asyppo.update_policy(actor, optimizer, rollout, advantages_BT, mask_BT, mask_BT, settings(epochs=2), 1, world)
         return [*scores, values_MBT, *full_weights(actor).values(), *full_weights(critic).values()], [fitted, metrics, logged]
 
@@ -81,7 +81,7 @@ def test_models_and_updates_ignore_everything_outside_the_responses(qwen, world)
 def test_the_value_of_a_state_does_not_depend_on_the_token_that_follows_it(qwen, world):
     """values[t] is V(s_t), the state before token t (verl#1960): changing token t changes values from t + 1 on."""
     critic = load_critic(qwen, world, torch.float32)
-    torch.nn.init.normal_(critic.head.weight.to_local())
+    torch.nn.init.normal_(critic.head.weight)
     rollout = make_synthetic_rollout(1, 1, longest=20, seed=4)
     length, t = int(rollout.response_len_B[0]), 2
     assert length > t + 1

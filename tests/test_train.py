@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import train
@@ -109,15 +110,18 @@ def test_every_ablation_flag_changes_the_run(tmp_path):
     assert fingerprint("again") == prints["default"]
 
 
-def test_offloaded_optimizer_states_leave_memory_and_change_no_number(tmp_path, monkeypatch):
-    flags = ["--steps", 3, "--prompts-per-step", 2, "--group-size", 4, "--n-problems", 50, "--eval-data", ""]
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"], ids=["whole tensors", "sharded tensors"])
+def test_offloaded_optimizer_states_leave_memory_and_change_no_number(tmp_path, monkeypatch, dtype):
+    flags = ["--dtype", dtype, "--steps", 3, "--prompts-per-step", 2, "--group-size", 4, "--n-problems", 50, "--eval-data", ""]
     run_here(tmp_path / "stays", *flags)
     real, seen = train.generate_responses, []
 
     def generate(*args):
         # the states of AdamW, as the process has them while it generates
         states = [x for o in optimizers for state in o.state.values() for x in state.values() if x.dim()]
-        seen.append((len(states), sum(x.to_local().untyped_storage().nbytes() for x in states)))
+        assert all(isinstance(x, DTensor) == (dtype == "bf16") for x in states)
+        states = [x.to_local() if isinstance(x, DTensor) else x for x in states]
+        seen.append((len(states), sum(x.untyped_storage().nbytes() for x in states)))
         return real(*args)
 
     optimizers = []

@@ -10,7 +10,7 @@ import torch
 import asyppo
 from actor import load_actor
 from critics import ensemble_values, fit_critics, load_critic, shard
-from distributed import generator, start, stop
+from distributed import adamw, generator, start, stop
 from rollout import score_responses
 from tests.synthetic import full_gradients, full_weights, make_synthetic_rollout, settings
 
@@ -22,7 +22,7 @@ def updates(model: str, out: str, budget: int, minibatch_size: int, loss_norm: s
     args = settings(token_budget=budget, minibatch_size=minibatch_size, loss_norm=loss_norm)
     actor = load_actor(model, world, torch.float32)
     critics = [load_critic(model, world, torch.float32) for _ in range(2)]
-    optimizers = [torch.optim.AdamW(m.parameters(), lr=1e-3, weight_decay=0.0) for m in (actor, *critics)]
+    optimizers = [adamw(model_, 1e-3) for model_ in (actor, *critics)]
     mask_BT = rollout.mask_BT
     rewards_BT = asyppo.terminal_rewards(rollout.rewards_B, mask_BT)
     rollout.old_logp_BT, rollout.old_entropy_BT = score_responses(actor, rollout, budget, world, 1.0)
