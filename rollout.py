@@ -9,11 +9,13 @@ import random
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers import DynamicCache, GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers import Cache, GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers.cache_utils import DynamicLayer
 
 from actor import Actor
 from distributed import UserError, World, gather_list, own_slice, pack, progress, stream_seed, sum_over_ranks, whole_weights
@@ -228,6 +230,38 @@ class Stops(StoppingCriteria):
         return (self.finished_B | (8 * self.finished_B.sum() >= len(new_B))).to(input_ids.device)
 
 
+class RoomyLayer(DynamicLayer):
+    """A layer of the KV cache with room for ROOM more tokens; DynamicLayer itself copies everything at every token.
+
+    Sliding windows keep all columns, as `join` needs.
+    """
+
+    ROOM = 128
+    room: list[torch.Tensor] | None = None  # keys and values are the beginnings of these
+
+    def update(self, key_states, value_states, *args, **kwargs):
+        if not self.is_initialized:
+            return super().update(key_states, value_states)
+        begin, end = self.keys.shape[2], self.keys.shape[2] + key_states.shape[2]
+        if self.room is None or self.room[0].shape[2] < end:
+            self.room = [F.pad(x, (0, 0, 0, end - begin + self.ROOM)) for x in (self.keys, self.values)]
+        for room, new in zip(self.room, (key_states, value_states)):
+            room[:, :, begin:end] = new
+        self.keys, self.values = (room[:, :, :end] for room in self.room)
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        super().batch_select_indices(indices)
+        self.room = None
+
+    def join(self, other: Self, columns: int) -> None:
+        """Append other's rows; both are cut or padded at the left to this many columns."""
+        for name in ("keys", "values"):
+            both = (getattr(self, name), getattr(other, name))
+            setattr(self, name, torch.cat([F.pad(x, (0, 0, columns - x.shape[2], 0)) for x in both]))
+        self.room = None
+
+
 @dataclass
 class Batch:
     """Responses under way, right-aligned: prompt and what is drawn so far [B, S], their mask, the KV cache without the
@@ -235,7 +269,7 @@ class Batch:
 
     ids: torch.Tensor
     mask: torch.Tensor
-    cache: DynamicCache
+    cache: Cache
 
 
 def prefill(actor: Actor, prompts: list[list[int]], device: torch.device) -> Batch:
@@ -246,7 +280,7 @@ def prefill(actor: Actor, prompts: list[list[int]], device: torch.device) -> Bat
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in unique], device=device)
     # generate always draws a token; this one is forgotten
     settings = GenerationConfig(do_sample=False, max_new_tokens=1)
-    cache = DynamicCache()  # without a config: layers with a window keep all columns, as `join` needs
+    cache = Cache(layer_class_to_replicate=RoomyLayer)
     actor.generate(inputs=ids[:, :-1], attention_mask=mask[:, :-1], past_key_values=cache, generation_config=settings)
     rows = torch.tensor([unique[tuple(prompt)] for prompt in prompts], device=device)
     cache.batch_select_indices(rows)
@@ -259,9 +293,7 @@ def join(a: Batch, b: Batch) -> Batch:
     # a negative padding cuts
     ids, mask = (torch.cat([F.pad(x, (width - x.shape[1], 0)) for x in pair]) for pair in ((a.ids, b.ids), (a.mask, b.mask)))
     for to, other in zip(a.cache.layers, b.cache.layers):
-        for name in ("keys", "values"):
-            both = (getattr(to, name), getattr(other, name))
-            setattr(to, name, torch.cat([F.pad(x, (0, 0, width - 1 - x.shape[2], 0)) for x in both]))
+        to.join(other, width - 1)
     return Batch(ids, mask, a.cache)
 
 
