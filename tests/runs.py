@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 import train
 from tests.conftest import run_script
+from tests.forks import run_forked
 
 # half the embedded default's batch
 SMALL = ["--prompts-per-step", 8, "--group-size", 8, "--eval-every", 0]
@@ -21,6 +22,12 @@ def run_train(out: Path, *flags, processes: int = 0):
     done = run_script("train.py", "--out", out, *flags, processes=processes)
     assert done.returncode == 0, done.stderr
     return done
+
+
+def run_ranks(out: Path, *flags, processes: int) -> None:
+    """The same without torchrun and the time that imports take."""
+    done = run_forked("train.py", "--out", out, *flags, processes=processes)
+    assert done.returncode == 0, done.stderr
 
 
 def run_here(out: Path, *flags) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from distributed import UserError
 from evaluate import average, compare, majority, paired_bootstrap, pass_at_k, summarise
-from tests.conftest import ROOT, run_script
+from tests.conftest import ROOT
+from tests.forks import run_forked
 
 SMALL = ["--model", "tiny/actor", "--benchmarks", "tiny/test.jsonl", "--n-problems", 31, "--max-new-tokens", 64]
 
@@ -131,7 +132,7 @@ def test_greedy_evaluation_is_the_same_on_one_process_and_on_two(tmp_path):
     outputs = []
     for processes in (0, 2):
         out = tmp_path / str(processes)
-        done = run_script("evaluate.py", *SMALL, "--temperature", 0, "--k", 1, "--out", out, processes=processes)
+        done = run_forked("evaluate.py", *SMALL, "--temperature", 0, "--k", 1, "--out", out, processes=processes)
         assert done.returncode == 0, done.stderr
         outputs.append([json.loads((out / "eval.json").read_text())["results"], (out / "responses.jsonl").read_text()])
         assert "avg@1" in done.stdout and "maj@1" in done.stdout and "tokens/s" in done.stdout
@@ -146,7 +147,7 @@ def test_an_interrupted_evaluation_goes_on_and_gives_the_same_table(tmp_path):
     """Sampled; half of the portions are taken away, and a record cut in the middle of its line as by a kill."""
     whole, half = tmp_path / "whole", tmp_path / "half"
     flags = [*SMALL, "--k", 4, "--generate-batch", 8, "--data-dir", tmp_path]
-    done = run_script("evaluate.py", *flags, "--out", whole)
+    done = run_forked("evaluate.py", *flags, "--out", whole)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (whole / "responses.jsonl").read_text().splitlines()]
     # portions of 32 in the order of the pool: longest prompts first (one token a character)
@@ -155,7 +156,7 @@ def test_an_interrupted_evaluation_goes_on_and_gives_the_same_table(tmp_path):
     shutil.copy(whole / "config.json", half)
     lines = [json.dumps(r) + "\n" for r in pool[:65]]
     (half / "responses.jsonl").write_text("".join(lines[:64]) + lines[64][:50])
-    done = run_script("evaluate.py", *flags, "--out", half, "--resume")
+    done = run_forked("evaluate.py", *flags, "--out", half, "--resume")
     assert done.returncode == 0, done.stderr
     assert "60 responses" in done.stdout
     for name in ("eval.json", "responses.jsonl"):
@@ -164,7 +165,7 @@ def test_an_interrupted_evaluation_goes_on_and_gives_the_same_table(tmp_path):
     for extra, sentence in (
         (["--resume", "--seed", 1], "has --seed 0, not 1"), ([], "holds an evaluation"), (["--resume"], "is not the set"),
     ):  # fmt: skip
-        done = run_script("evaluate.py", *flags, "--out", half, *extra)
+        done = run_forked("evaluate.py", *flags, "--out", half, *extra)
         assert done.returncode == 2 and sentence in done.stderr
 
 
@@ -174,7 +175,7 @@ def test_benchmarks_come_from_a_folder_are_pooled_and_unparsable_golds_are_named
     rows = [json.loads(line) for line in lines[3:7]]
     rows[1] = {"question": rows[1]["problem"], "final_answer": ["m_{\\max }=n^{2}-n-1"]}  # OlympiadBench's columns
     (tmp_path / "olympiadbench.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    done = run_script(
+    done = run_forked(
         "evaluate.py", "--model", "tiny/actor", "--benchmarks", "aime24", "olympiadbench", "--data-dir", tmp_path, "--k", 2,
         "--temperature", 0, "--max-new-tokens", 64, "--out", tmp_path / "eval",
     )  # fmt: skip

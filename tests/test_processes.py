@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from distributed import UserError, pack, stop
-from tests.conftest import run_script
+from tests.forks import run_forked
 from tests.updates import updates
 
 
@@ -15,7 +15,7 @@ def run_updates(model: str, out: Path, budget: int, minibatch_size: int, loss_no
         updates(model, out, budget, minibatch_size, loss_norm)
         stop()
         return
-    done = run_script("tests/updates.py", model, out, budget, minibatch_size, loss_norm, processes=processes)
+    done = run_forked("tests/updates.py", model, out, budget, minibatch_size, loss_norm, processes=processes)
     # gloo can abort an exit after all work is done; every run of several processes in these tests must end with 0
     assert done.returncode == 0, done.stderr
 

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 import train
-from tests.conftest import ROOT, run_script
-from tests.runs import rows, run_here, run_train, weights
+from tests.conftest import ROOT
+from tests.forks import run_forked
+from tests.runs import rows, run_here, run_ranks, weights
 
 # a few responses a step, for tests in which many runs start
 FEW = ["--prompts-per-step", 2, "--group-size", 4, "--n-problems", 50, "--eval-data", ""]
@@ -52,7 +53,7 @@ def test_half_a_run_resumed_equals_a_whole_one_to_the_last_bit(tmp_path, capsys)
 
 def test_sigkill_at_random_moments_of_every_phase_changes_nothing(tmp_path):
     """Twenty kills: while starting, generating, fitting, updating, saving, and writing the final models."""
-    done = run_script("tests/kills.py", tmp_path, 20, 0)
+    done = run_forked("tests/kills.py", tmp_path, 20, 0)
     assert done.returncode == 0, done.stderr
     hits = json.loads(done.stdout)
     assert sum(hits.values()) == 20 and all(hits.values())
@@ -84,7 +85,7 @@ def test_a_run_that_is_told_to_stop_finishes_its_step_saves_and_goes_on_where_it
     assert child.returncode != 0 if processes else child.returncode == 143
     last = int(stop[1])
     assert [m["step"] for m in rows(stopped)] == list(range(1, last + 1)) and last < 20
-    run = partial(run_train, processes=processes) if processes else run_here
+    run = partial(run_ranks, processes=processes) if processes else run_here
     run(stopped, *flags, last + 2, "--resume")
     run(whole, *flags, last + 2)
     assert_equal_models(whole, stopped)
@@ -94,8 +95,8 @@ def test_a_run_that_is_told_to_stop_finishes_its_step_saves_and_goes_on_where_it
 def test_a_checkpoint_of_two_processes_goes_on_with_one_and_with_four(tmp_path):
     """Nothing is learned after the resume, so that the weights that come out are those that went in."""
     two = tmp_path / "two"
-    run_train(two, *FEW, "--steps", 1, processes=2)
-    for name, run in (("one", run_here), ("four", partial(run_train, processes=4))):
+    run_ranks(two, *FEW, "--steps", 1, processes=2)
+    for name, run in (("one", run_here), ("four", partial(run_ranks, processes=4))):
         moved = tmp_path / name
         shutil.copytree(two, moved)
         shutil.rmtree(moved / "model")
@@ -165,8 +166,8 @@ def test_a_full_disk_is_said_in_one_sentence_and_leaves_the_last_checkpoint_whol
 def test_wandb_offline_asks_for_no_login_and_a_resumed_run_goes_on_in_the_same_curves(tmp_path):
     out = tmp_path / "run"
     flags = [*FEW, "--wandb", "offline"]
-    run_train(out, "--steps", 1, *flags)
+    run_ranks(out, "--steps", 1, *flags, processes=0)
     name = (out / "wandb_id").read_text()
-    run_train(out, "--steps", 2, *flags, "--resume")
+    run_ranks(out, "--steps", 2, *flags, "--resume", processes=0)
     runs = [folder.name for folder in (out / "wandb").glob("offline-run-*")]
     assert len(runs) == 2 and all(run.endswith(f"-{name}") for run in runs)

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import train
 from tests.conftest import ROOT, run_script
-from tests.runs import SMALL, rows, run_here, run_train, weights
+from tests.runs import SMALL, rows, run_here, run_ranks, run_train, weights
 
 PROMISED = """step reward_mean reward_std response_len_mean truncated_frac entropy policy_loss clip_frac approx_kl grad_norm
 adv_mean adv_std adv_masked_frac entropy_filtered_frac value_mean value_std_p10 value_std_p50 value_std_p90 critic_corr
@@ -60,9 +60,9 @@ def test_a_run_of_two_processes_saves_models_that_plain_transformers_loads(tmp_p
     text = tokenizer.decode(model.generate(**prompt, max_new_tokens=40, do_sample=False)[0])
     assert "3+4=7\n7-2=5\n\\boxed{5}<|eos|>" in text
     # the critics can be used again, heads included
-    run_train(
+    run_ranks(
         tmp_path / "again", "--critics", tmp_path / "run/critic0", tmp_path / "run/critic1", "--lr", "1e-9", "--critic-lr", "1e-9",
-        "--steps", 1, *SMALL, "--eval-data", "",
+        "--steps", 1, *SMALL, "--eval-data", "", processes=0,
     )  # fmt: skip
     before, after = rows(tmp_path / "run")[-1], rows(tmp_path / "again")[-1]
     assert after["value_mean"] == pytest.approx(before["value_mean"], abs=0.1) and abs(after["value_mean"]) > 1e-3
@@ -93,7 +93,7 @@ def test_the_papers_command_runs_against_a_stand_in_for_qwen3(qwen, tmp_path):
 
 def test_every_ablation_flag_changes_the_run(tmp_path):
     """Each of these is one word on the command line; a flag that did nothing would leave the second step's numbers equal."""
-    base = ["--steps", 2, "--prompts-per-step", 4, "--group-size", 8, "--eval-data", ""]
+    base = ["--steps", 2, "--prompts-per-step", 4, "--group-size", 4, "--eval-data", ""]
 
     def fingerprint(name, *flags):
         run_here(tmp_path / name, *base, *flags)
@@ -103,7 +103,7 @@ def test_every_ablation_flag_changes_the_run(tmp_path):
     flags = {
         "default": [], "order": ["--critic-order", "last"], "shard": ["--shard-by", "prompt"], "aggregate": ["--aggregate", "min"],
         "mask": ["--mask-by", "entropy"], "filter": ["--filter-by", "none", "--entropy-coef", "0.05"],
-        "norm": ["--loss-norm", "token"], "lam": ["--lam", "0.9", "--critic-lam", "0.9"], "minibatch": ["--minibatch-size", "16"],
+        "norm": ["--loss-norm", "token"], "lam": ["--lam", "0.9", "--critic-lam", "0.9"], "minibatch": ["--minibatch-size", "8"],
     }  # fmt: skip
     prints = {name: fingerprint(name, *extra) for name, extra in flags.items()}
     assert len(set(prints.values())) == len(prints), prints
