@@ -8,8 +8,6 @@ Legend for shape suffixes: P problems, K responses to each problem.
 """
 
 import argparse
-import datetime
-import hashlib
 import json
 import math
 import sys
@@ -35,6 +33,7 @@ from distributed import (
     stream_seed,
     writing,
 )
+from folder import digest, open_folder, settings_of, write_config
 from rollout import (
     Problem,
     Sampling,
@@ -55,6 +54,9 @@ BENCHMARKS = {
     "minervamath": "math-ai/minervamath::test",
     "amc23": "math-ai/amc23::test",
 }
+
+# a resumed evaluation may have other ones
+MAY_CHANGE = {"out", "resume", "generate_batch", "device", "timeout", "compare"}
 
 # -- scores -------------------------------------------------------------------------------------------------------------
 
@@ -107,7 +109,7 @@ def summarise(records: list[dict]) -> dict:
         "truncated": float(np.mean([r["truncated"] for r in records])),
         "unparsed": float(np.mean([not r["answer"] for r in records])),
         "scores": rewards_PK.mean(1).tolist(),
-        "digest": hashlib.sha256(json.dumps([[g[0]["problem"], g[0]["gold"]] for g in groups]).encode()).hexdigest(),
+        "digest": digest([Problem(group[0]["problem"], group[0]["gold"]) for group in groups]),
     }
 
 
@@ -305,47 +307,18 @@ def stop_strings(flags: list[str]) -> tuple[str, ...]:
     return tuple(s.replace("\\n", "\n") for s in flags)
 
 
-def open_folder(args: argparse.Namespace, sets: dict[str, list[Problem]], world: World) -> tuple[dict, list[dict]]:
-    """Make --out with its config.json, or find in it what an interrupted evaluation has done.
-
-    -> the settings, and the records of all portions that were finished (with the same --generate-batch and number of
-    processes the table is then the same as of an undisturbed evaluation).
-    """
-    args.out = gather_list([args.out or Path("runs") / f"eval-{datetime.datetime.now():%Y%m%d-%H%M%S}"], world)[0]
-    free = {"out", "resume", "generate_batch", "device", "timeout", "compare"}
-    settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k not in free}
-    config, responses = args.out / "config.json", args.out / "responses.jsonl"
-    done = []
-    if args.resume:
+def finished_records(args: argparse.Namespace, sets: dict[str, list[Problem]], world: World) -> list[dict]:
+    """The records of all portions that an interrupted evaluation finished (with the same --generate-batch and number of
+    processes the table is then the same as of an undisturbed one)."""
+    done, responses = [], args.out / "responses.jsonl"
+    for line in responses.read_text().splitlines() if args.resume and responses.exists() else []:
         try:
-            old = json.loads(config.read_text())
-        except (OSError, ValueError) as error:
-            raise UserError(f"--resume: {args.out} holds no evaluation; start without --resume.") from error
-        if changed := [key for key in settings if settings[key] != old.get(key)]:
-            key = changed[0]
-            raise UserError(
-                f"--resume: the evaluation in {args.out} has --{key.replace('_', '-')} {old.get(key)}, not {settings[key]}."
-            )
-        for line in responses.read_text().splitlines() if responses.exists() else []:
-            try:
-                done.append(json.loads(line))
-            except ValueError:  # the line that was being written when the run was killed
-                break
-        if len(done) < args.k * sum(map(len, sets.values())):
-            done = done[: len(done) - len(done) % portion_size(args.generate_batch, world)]
-        for r in done:
-            if sets[r["benchmark"]][r["row"]] != Problem(r["problem"], r["gold"]):
-                raise UserError(f"--resume: {r['benchmark']} is not the set that {args.out} began with; name a new --out.")
-    elif args.out.exists() and not args.out.is_dir():
-        raise UserError(f"--out {args.out} is a file; name a folder.")
-    elif config.exists():
-        raise UserError(f"--out {args.out} holds an evaluation; name a new folder, or go on with --resume.")
-    gather_list([], world)  # nobody writes before everybody has looked
-    if world.is_main:
-        args.out.mkdir(parents=True, exist_ok=True)
-        config.write_text(json.dumps(settings, indent=2) + "\n")
-        write_records(args.out, done)
-    return settings, done
+            done.append(json.loads(line))
+        except ValueError:  # the line that was being written when the run was killed
+            break
+    if len(done) < args.k * sum(map(len, sets.values())):
+        done = done[: len(done) - len(done) % portion_size(args.generate_batch, world)]
+    return done
 
 
 def write_records(folder: Path, records: Sequence[dict]) -> None:
@@ -357,8 +330,13 @@ def run(args: argparse.Namespace, world: World) -> None:
     tokenizer = load_tokenizer(args.model, "--model")
     template = read_template(args.template, tokenizer, args.model)
     stops = stop_strings(args.stop)
-    settings, done = open_folder(args, sets, world)
+    old_digests = open_folder(args, "eval", MAY_CHANGE, world)
     actor = load_actor(args.model, world, compute_dtype(args.dtype, world))
+    digests = {"--model": actor.lm.digest} | {f"--benchmarks {name}": digest(problems) for name, problems in sets.items()}
+    write_config(args, digests, old_digests, world)
+    done = finished_records(args, sets, world)
+    if world.is_main:
+        write_records(args.out, done)
     sampling = Sampling(
         args.max_new_tokens, args.temperature, frozenset(stop_token_ids(actor, tokenizer, template)), stops, args.generate_batch
     )
@@ -383,6 +361,7 @@ def run(args: argparse.Namespace, world: World) -> None:
         failures = sum(gather_list([verifier.failures], world))
     if world.is_main:
         results = {name: summarise([r for r in records if r["benchmark"] == name]) for name in sets}
+        settings = {key: value for key, value in settings_of(args).items() if key not in MAY_CHANGE}
         summary = {"settings": settings, "results": results, "average": average(results), "verify_failures": failures}
         replace_text(args.out / "eval.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
         write_records(args.out, records)

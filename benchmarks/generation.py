@@ -78,6 +78,7 @@ def main() -> None:
     add("--responses", type=int, default=48)
     add("--group-size", type=int, default=8)
     add("--batch", type=int, help="responses generated together by rollout.py; default all")
+    add("--prompt", type=int, default=64, help="tokens of the longest prompt; the shortest has a quarter")
     add("--longest", type=int, default=192, help="tokens of the longest response; the shortest has a quarter")
     add("--rounds", type=int, default=5)
     add("--threads", type=int, default=1)
@@ -111,7 +112,7 @@ def main() -> None:
 
     # prompts longest first: rollout.py then keeps their order
     n_groups = args.responses // args.group_size
-    widths = sorted(torch.randint(16, 65, (n_groups,)).tolist(), reverse=True)
+    widths = sorted(torch.randint(args.prompt // 4, args.prompt + 1, (n_groups,)).tolist(), reverse=True)
     groups = [torch.randint(3, config.vocab_size, (width,)).tolist() for width in widths]
     prompts = [prompt for prompt in groups for _ in range(args.group_size)]
     # logarithms evenly spread: half of the padded batch is of use

@@ -89,8 +89,8 @@ EVALUATE = [
     ("--model tiny/actor --benchmarks tiny/test.jsonl --timeout 0", "--timeout must be a positive number"),
     ("--model tiny/actor --benchmarks tiny/test.jsonl --template x", "neither a text with {problem}"),
     ("--model tiny/actor --benchmarks tiny/test.jsonl --resume", "--resume needs the folder"),
-    ("--model tiny/actor --benchmarks tiny/test.jsonl --resume --out DIR", "holds no evaluation"),
-    ("--model tiny/actor --benchmarks tiny/test.jsonl --out DIR/run", "holds an evaluation"),
+    ("--model tiny/actor --benchmarks tiny/test.jsonl --resume --out DIR", "holds no run"),
+    ("--model tiny/actor --benchmarks tiny/test.jsonl --out DIR/run", "holds another run"),
     ("--model tiny/actor --benchmarks tiny/test.jsonl --out DIR/empty.jsonl", "is a file"),
     ("--compare none none", "not a file that evaluate.py wrote"),
 ]

@@ -146,7 +146,9 @@ def test_greedy_evaluation_is_the_same_on_one_process_and_on_two(tmp_path):
 def test_an_interrupted_evaluation_goes_on_and_gives_the_same_table(tmp_path):
     """Sampled; half of the portions are taken away, and a record cut in the middle of its line as by a kill."""
     whole, half = tmp_path / "whole", tmp_path / "half"
-    flags = [*SMALL, "--k", 4, "--generate-batch", 8, "--data-dir", tmp_path]
+    problems = tmp_path / "test.jsonl"
+    shutil.copy(ROOT / "tiny/test.jsonl", problems)
+    flags = [*SMALL, "--benchmarks", problems, "--k", 4, "--generate-batch", 8, "--data-dir", tmp_path]
     done = run_forked("evaluate.py", *flags, "--out", whole)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (whole / "responses.jsonl").read_text().splitlines()]
@@ -161,9 +163,9 @@ def test_an_interrupted_evaluation_goes_on_and_gives_the_same_table(tmp_path):
     assert "60 responses" in done.stdout
     for name in ("eval.json", "responses.jsonl"):
         assert (half / name).read_text() == (whole / name).read_text()
-    (half / "responses.jsonl").write_text(lines[0].replace('"problem": "', '"problem": "1+') * 128)
+    problems.write_text(problems.read_text().replace('"problem": "', '"problem": "1+'))
     for extra, sentence in (
-        (["--resume", "--seed", 1], "has --seed 0, not 1"), ([], "holds an evaluation"), (["--resume"], "is not the set"),
+        (["--resume", "--seed", 1], "has --seed 0, not 1"), ([], "holds another run"), (["--resume"], "what --benchmarks test names"),
     ):  # fmt: skip
         done = run_forked("evaluate.py", *flags, "--out", half, *extra)
         assert done.returncode == 2 and sentence in done.stderr

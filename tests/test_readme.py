@@ -20,7 +20,7 @@ def test_the_worked_ablation_applies_to_the_code_as_it_is(tmp_path):
 
 
 def test_every_function_that_the_readme_names_exists():
-    named = re.findall(r"`(actor|asyppo|critics|distributed|evaluate|rollout|train|verifier)\.(\w+)`", README)
+    named = re.findall(r"`(actor|asyppo|critics|distributed|evaluate|folder|rollout|train|verifier)\.(\w+)`", README)
     assert len(named) >= 15
     for module, function in named:
         if function != "py":

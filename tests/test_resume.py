@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import train
+from folder import finished_rows
 from tests.conftest import ROOT
 from tests.forks import run_forked
 from tests.runs import rows, run_here, run_ranks, weights
@@ -122,8 +123,8 @@ def test_a_hanging_or_dead_rank_ends_the_job_and_is_named(tmp_path, how, sentenc
 def test_a_log_whose_last_line_was_cut_by_a_kill_is_mended_on_resume(tmp_path):
     log = tmp_path / "metrics.jsonl"
     log.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
-    assert train.finished_rows(log, 2) == ['{"step": 1}\n', '{"step": 2}\n']
-    assert train.finished_rows(log, 9) == ['{"step": 1}\n', '{"step": 2}\n', '{"step": 3}\n']
+    assert finished_rows(log, 2) == ['{"step": 1}\n', '{"step": 2}\n']
+    assert finished_rows(log, 9) == ['{"step": 1}\n', '{"step": 2}\n', '{"step": 3}\n']
 
 
 def test_changed_data_or_models_are_refused_on_resume_by_name(tmp_path, capsys):
