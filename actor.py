@@ -154,6 +154,7 @@ def load_pretrained(auto_class, name: str, flag: str, world: World) -> nn.Module
 
 
 def read_weights(auto_class, name: str, flag: str, config) -> nn.Module:
+    """The model, complete, or a sentence that says why not."""
     try:
         model, loaded = auto_class.from_pretrained(
             name, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
@@ -196,6 +197,7 @@ def load_actor(name: str, world: World, dtype: torch.dtype, gradient_checkpointi
 
 
 def shard_actor(lm: nn.Module, name: str, world: World, dtype: torch.dtype, gradient_checkpointing: bool) -> Actor:
+    """A policy from a language model; name is for complaints."""
     actor = Actor(lm)
     # generate() fills every sampling setting that it is not given from here (TRL#3029): leave nothing there
     actor.saved_generation_config = copy.deepcopy(lm.generation_config)

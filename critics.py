@@ -52,6 +52,7 @@ def load_critic(name: str, world: World, dtype: torch.dtype, gradient_checkpoint
 
 
 def shard_critic(critic: MiniCritic, name: str, world: World, dtype: torch.dtype, gradient_checkpointing: bool) -> MiniCritic:
+    """Divide a critic over all ranks; name is for complaints."""
     if gradient_checkpointing:
         critic.backbone.activation_checkpointing_enable({"use_reentrant": False})
     shard_model(critic, transformer_blocks(critic.backbone, name), [critic.head], world, dtype)

@@ -47,10 +47,12 @@ def open_folder(args: argparse.Namespace, name: str, free: set[str], world: Worl
 
 
 def settings_of(args: argparse.Namespace) -> dict:
+    """The flags' values as JSON can hold them."""
     return {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
 
 
 def digest(problems: list[Problem]) -> str:
+    """Tells a list of problems from any other one."""
     return hashlib.sha256(json.dumps([[p.problem, p.answer] for p in problems]).encode()).hexdigest()
 
 
@@ -79,7 +81,7 @@ def write_config(args: argparse.Namespace, digests: dict[str, str], old_digests:
 def finished_rows(path: Path, done: int) -> list[str]:
     """The log's lines up to step `done`: a killed run may have logged steps after its checkpoint, the last line in part.
 
-    None if it has no checkpoint: it then begins again, with the evaluation before step 1.
+    No line if it has no checkpoint: it then begins again, with the evaluation before step 1.
     """
     rows = []
     for row in path.read_text().splitlines() if done and path.exists() else []:
