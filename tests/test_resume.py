@@ -93,7 +93,7 @@ def test_a_run_that_is_told_to_stop_finishes_its_step_saves_and_goes_on_where_it
     assert without_clock(whole) == without_clock(stopped)
 
 
-def test_a_checkpoint_of_two_processes_goes_on_with_one_and_with_four(tmp_path):
+def test_a_checkpoint_of_two_processes_goes_on_with_one_and_with_four_and_one_of_one_with_two(tmp_path):
     """Nothing is learned after the resume, so that the weights that come out are those that went in."""
     two = tmp_path / "two"
     run_ranks(two, *FEW, "--steps", 1, processes=2)
@@ -105,6 +105,11 @@ def test_a_checkpoint_of_two_processes_goes_on_with_one_and_with_four(tmp_path):
         assert_equal_models(two, moved)
     run_here(tmp_path / "one", *FEW, "--steps", 2, "--resume")
     assert [m["step"] for m in rows(tmp_path / "one")] == [1, 2]
+    # and back
+    shutil.copytree(tmp_path / "one", tmp_path / "two again")
+    shutil.rmtree(tmp_path / "two again/model")
+    run_ranks(tmp_path / "two again", *FEW, "--steps", 2, "--resume", processes=2)
+    assert_equal_models(tmp_path / "one", tmp_path / "two again")
 
 
 @pytest.mark.parametrize("how, sentence", [("hangs", "rank 1 does not answer"), ("dies", r"rank +: 1 .*\n.*exitcode +: -9")])
