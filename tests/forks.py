@@ -3,6 +3,7 @@
 For tests in which what one or several processes compute counts, and not how users start them (then: conftest.run_script).
 """
 
+import ctypes
 import multiprocessing
 import os
 import runpy
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 
 FORKS = multiprocessing.get_context("forkserver")
@@ -17,12 +19,21 @@ FORKS.set_forkserver_preload(["tests.forks", "train", "transformers.models.qwen3
 
 
 def rank(script: str, arguments: list[str], environment: dict[str, str], outputs: list[str]) -> None:
-    """In the fork: the script as __main__, what it prints in files."""
+    """In the fork: the script as __main__, what it prints in files, and the end of a whole interpreter, at which gloo can
+    abort after all work is done (multiprocessing itself would skip it)."""
     for stream, path in enumerate(outputs, start=1):
         os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY), stream)
     os.environ.update(environment)
     sys.argv = [script, *arguments]
-    runpy.run_path(script, run_name="__main__")
+    try:
+        runpy.run_path(script, run_name="__main__")
+        code = 0
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    ctypes.pythonapi.Py_Exit(code)
 
 
 def run_forked(script: str, *arguments, processes: int = 0, timeout: float = 300) -> subprocess.CompletedProcess:
