@@ -213,9 +213,10 @@ def shard_model(model: nn.Module, blocks: list[nn.Module], fp32: list[nn.Module]
     for module in fp32:
         fully_shard(module, mesh=world.mesh, mp_policy=full, reshard_after_forward=True)
     fully_shard(model, mesh=world.mesh, mp_policy=compute, reshard_after_forward=True)
-    set_model_state_dict(model, whole, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True))
-    for buffer in model.buffers():  # those that no state dict holds too: rotary frequencies
-        dist.broadcast(buffer, src=0)
+    if world.size > 1:
+        set_model_state_dict(model, whole, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True))
+        for buffer in model.buffers():  # those that no state dict holds too: rotary frequencies
+            dist.broadcast(buffer, src=0)
 
 
 @contextmanager

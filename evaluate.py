@@ -33,7 +33,7 @@ from distributed import (
     stream_seed,
     writing,
 )
-from folder import digest, open_folder, settings_of, write_config
+from folder import digest, open_folder, settings_of, whole_rows, write_config
 from rollout import (
     Problem,
     Sampling,
@@ -310,12 +310,7 @@ def stop_strings(flags: list[str]) -> tuple[str, ...]:
 def finished_records(args: argparse.Namespace, sets: dict[str, list[Problem]], world: World) -> list[dict]:
     """The records of all portions that an interrupted evaluation finished (with the same --generate-batch and number of
     processes the table is then the same as of an undisturbed one)."""
-    done, responses = [], args.out / "responses.jsonl"
-    for line in responses.read_text().splitlines() if args.resume and responses.exists() else []:
-        try:
-            done.append(json.loads(line))
-        except ValueError:  # the line that was being written when the run was killed
-            break
+    done = whole_rows(args.out / "responses.jsonl") if args.resume else []
     if len(done) < args.k * sum(map(len, sets.values())):
         done = done[: len(done) - len(done) % portion_size(args.generate_batch, world)]
     return done

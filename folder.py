@@ -78,19 +78,23 @@ def write_config(args: argparse.Namespace, digests: dict[str, str], old_digests:
         replace_text(args.out / "config.json", json.dumps(config, indent=2) + "\n")
 
 
-def finished_rows(path: Path, done: int) -> list[str]:
-    """The log's lines up to step `done`: a killed run may have logged steps after its checkpoint, the last line in part.
-
-    No line if it has no checkpoint: it then begins again, with the evaluation before step 1.
-    """
+def whole_rows(path: Path) -> list[dict]:
+    """The rows of a .jsonl file, up to one that a kill has cut; none if there is no such file."""
     rows = []
-    for row in path.read_text().splitlines() if done and path.exists() else []:
+    for line in path.read_text().splitlines() if path.exists() else []:
         try:
-            if json.loads(row)["step"] <= done:
-                rows.append(row + "\n")
+            rows.append(json.loads(line))
         except ValueError:
             break
     return rows
+
+
+def finished_rows(path: Path, done: int) -> list[str]:
+    """The log's lines up to step `done`: a killed run may have logged steps after its checkpoint.
+
+    No line if it has no checkpoint: it then begins again, with the evaluation before step 1.
+    """
+    return [json.dumps(row) + "\n" for row in whole_rows(path) if done and row["step"] <= done]
 
 
 class Log:
@@ -134,7 +138,7 @@ class Log:
             return
         if self.wandb:
             self.wandb.finish()
-        rows = [json.loads(line) for line in (self.args.out / "metrics.jsonl").read_text().splitlines()]
+        rows = whole_rows(self.args.out / "metrics.jsonl")
         accuracies = [row[self.eval_key] for row in rows if self.eval_key in row]
         reached = f"held-out accuracy {accuracies[0]:.1%} → {accuracies[-1]:.1%}; " if accuracies else ""
         print(
