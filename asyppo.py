@@ -1,4 +1,4 @@
-"""AsyPPO's mathematics as pure functions on tensors, and the policy update that uses them.
+"""AsyPPO's mathematics as pure functions on tensors, and the policy's update as one loss made of them.
 
 Equation numbers (1)–(6) are the steps of the method as README.md lists them. Every statistic is over all response
 tokens of the rollout batch, all ranks together: each rank holds the whole batch.
@@ -7,24 +7,24 @@ Legend for shape suffixes: M critics, B responses, T response tokens, N response
 order. mask_BT is true on response tokens; whatever stands elsewhere in any [B, T] array changes no result.
 """
 
-import math
+from functools import partial
+from typing import NamedTuple
 
 import torch
 
-from distributed import World, generator, optimizer_step, pack, progress, sum_over_ranks
-from rollout import Rollout
+from updates import Passes, mean_of_updates, update_model
 
-# -- advantages ---------------------------------------------------------------------------------------------------------
+# -- returns and advantages ---------------------------------------------------------------------------------------
 
 
 def terminal_rewards(rewards_B: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
-    """r_t: the verifier's reward on the last response token, zero before it. -> [B, T]"""
+    """r_t (1): the verifier's reward on the last response token, zero before it. -> [B, T]"""
     rewards_BT = torch.zeros(mask_BT.shape, dtype=rewards_B.dtype)
     rewards_BT[torch.arange(len(rewards_B)), mask_BT.sum(1) - 1] = rewards_B
     return rewards_BT
 
 
-def gae(rewards_BT: torch.Tensor, values_BT: torch.Tensor, mask_BT: torch.Tensor, gamma: float, lam: float) -> torch.Tensor:
+def gae(rewards_BT, values_BT, mask_BT, gamma: float, lam: float) -> torch.Tensor:
     """Generalised advantage estimation (4): δ_t = r_t + γ V(s_{t+1}) − V(s_t), A_t = Σ_l (γλ)^l δ_{t+l}. -> [B, T]
 
     values_BT[:, t] is the value of the state before token t; the value after the last response token is 0.
@@ -42,8 +42,18 @@ def gae(rewards_BT: torch.Tensor, values_BT: torch.Tensor, mask_BT: torch.Tensor
     return advantages_BT
 
 
+def discounted_returns(rewards_BT: torch.Tensor, mask_BT: torch.Tensor, gamma: float) -> torch.Tensor:
+    """The critics' targets R_t (3): R_t = r_t + γ R_{t+1}, the Monte-Carlo return. -> [B, T]"""
+    returns_BT = torch.zeros_like(rewards_BT)
+    next_return_B = torch.zeros_like(rewards_BT[:, 0])
+    for t in reversed(range(rewards_BT.shape[1])):
+        next_return_B = torch.where(mask_BT[:, t], rewards_BT[:, t] + gamma * next_return_B, 0.0)
+        returns_BT[:, t] = next_return_B
+    return returns_BT
+
+
 def lambda_returns(rewards_BT, values_BT, mask_BT, gamma: float, lam: float) -> torch.Tensor:
-    """The critics' targets R_t (3): advantage + value; at λ = 1 the discounted sum of rewards, whatever the values. -> [B, T]"""
+    """Targets that bootstrap from values (--critic-lam below 1): advantage + value. -> [B, T]"""
     return torch.where(mask_BT, gae(rewards_BT, values_BT, mask_BT, gamma, lam) + values_BT, 0.0)
 
 
@@ -67,11 +77,12 @@ def whiten(x_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
     centred_N = x_N - x_N.mean()
     std = centred_N.square().mean().sqrt()
     # rounding noise of a constant must not be blown up to 1 (ROLL#475); what is not finite stays so, and is seen
-    white_N = torch.zeros_like(x_N) if std <= 1e-8 * max(1.0, x_N.abs().max().item()) else centred_N / std
+    constant = std <= 1e-8 * max(1.0, x_N.abs().max().item())
+    white_N = torch.zeros_like(x_N) if constant else centred_N / std
     return torch.zeros_like(x_BT).masked_scatter(mask_BT, white_N.to(x_BT.dtype))
 
 
-# -- the critics' agreement ---------------------------------------------------------------------------------------------
+# -- the critics' agreement ---------------------------------------------------------------------------------------
 
 
 def aggregate(values_MBT: torch.Tensor, how: str) -> torch.Tensor:
@@ -97,114 +108,74 @@ def extreme_tokens(x_BT: torch.Tensor, mask_BT: torch.Tensor, fraction: float, l
     return torch.zeros_like(mask_BT).masked_scatter(mask_BT, chosen_N)
 
 
-def advantage_mask(signal_BT: torch.Tensor, mask_BT: torch.Tensor, fraction: float) -> torch.Tensor:
-    """I^A (5): false for the k fraction of response tokens with the lowest signal, and outside responses. -> bool [B, T]"""
-    return mask_BT & ~extreme_tokens(signal_BT, mask_BT, fraction, largest=False)
+def advantage_mask(signal_BT: torch.Tensor | None, mask_BT: torch.Tensor, fraction: float) -> torch.Tensor:
+    """I^A (5): false for the k fraction of response tokens with the lowest signal, and outside responses. -> bool [B, T]
 
-
-def entropy_filter(signal_BT: torch.Tensor, mask_BT: torch.Tensor, fraction: float) -> torch.Tensor:
-    """I^H (5): false for the h fraction of response tokens with the highest signal, and outside responses. -> bool [B, T]"""
-    return mask_BT & ~extreme_tokens(signal_BT, mask_BT, fraction, largest=True)
-
-
-# -- the objective ------------------------------------------------------------------------------------------------------
-
-
-def token_weights(mask_BT: torch.Tensor, loss_norm: str) -> torch.Tensor:
-    """What each token's term counts in the objective's mean (6); the weights of all given responses sum to 1. -> [B, T]
-
-    sequence: E over responses of (1/|o|) Σ_t; token: every token of the batch alike. Masked tokens count in both.
+    Without a signal all response tokens are kept.
     """
-    if loss_norm == "sequence":
-        return mask_BT / (mask_BT.sum(1, keepdim=True).clamp(min=1) * mask_BT.shape[0])
-    return mask_BT / mask_BT.sum()
+    return (
+        mask_BT
+        if signal_BT is None
+        else mask_BT & ~extreme_tokens(signal_BT, mask_BT, fraction, largest=False)
+    )
 
 
-def objective(
-    logp_N: torch.Tensor,
-    old_logp_N: torch.Tensor,
-    advantages_N: torch.Tensor,
-    entropy_N: torch.Tensor,
-    advantage_mask_N: torch.Tensor,
-    entropy_filter_N: torch.Tensor,
-    clip_low: float,
-    clip_high: float,
-    entropy_coef: float,
-) -> torch.Tensor:
+def entropy_filter(signal_BT: torch.Tensor | None, mask_BT: torch.Tensor, fraction: float) -> torch.Tensor:
+    """I^H (5): false for the h fraction of response tokens with the highest signal, and outside responses. -> bool [B, T]
+
+    Without a signal all response tokens are kept.
+    """
+    return (
+        mask_BT
+        if signal_BT is None
+        else mask_BT & ~extreme_tokens(signal_BT, mask_BT, fraction, largest=True)
+    )
+
+
+# -- the objective ------------------------------------------------------------------------------------------------
+
+
+class PolicyData(NamedTuple):
+    """What the objective knows of each token: [B, T] for a rollout, [N] for a part of it. A fork adds its own arrays."""
+
+    old_logp: torch.Tensor
+    advantage: torch.Tensor
+    advantage_mask: torch.Tensor  # bool
+    entropy_filter: torch.Tensor  # bool
+
+
+def objective(logp_N, entropy_N, data: PolicyData, clip_low: float, clip_high: float, entropy_coef: float):
     """The terms of (6) to be maximised: I^A min(ρ Ā, clip(ρ, 1−ε_low, 1+ε_high) Ā) + β I^H H. -> [N]"""
-    ratio_N = torch.exp(logp_N - old_logp_N)
+    ratio_N = torch.exp(logp_N - data.old_logp)
     clipped_N = ratio_N.clamp(1 - clip_low, 1 + clip_high)
-    policy_N = torch.minimum(ratio_N * advantages_N, clipped_N * advantages_N)
-    terms_N = torch.where(advantage_mask_N, policy_N, 0.0)
+    policy_N = torch.minimum(ratio_N * data.advantage, clipped_N * data.advantage)
+    terms_N = torch.where(data.advantage_mask, policy_N, 0.0)
     if entropy_coef:
-        terms_N = terms_N + entropy_coef * torch.where(entropy_filter_N, entropy_N, 0.0)
+        terms_N = terms_N + entropy_coef * torch.where(data.entropy_filter, entropy_N, 0.0)
     return terms_N
 
 
-def minibatches(rows: list[int], n: int, order: torch.Generator) -> list[list[int]]:
-    """n nearly equal random parts of the responses that cover all of them; a single part keeps their order."""
-    if n == 1:
-        return [rows]
-    return [torch.tensor(rows)[part].tolist() for part in torch.randperm(len(rows), generator=order).tensor_split(n)]
+def policy_loss(logp_N, entropy_N, data: PolicyData, clip_low: float, clip_high: float, entropy_coef: float):
+    """−(6) of each token, [N]; to log: which tokens are clipped, and an estimate of KL(π_old ‖ π) (Schulman's k3)."""
+    log_ratio_N = logp_N - data.old_logp
+    ratio_N = log_ratio_N.exp()
+    up_N = (ratio_N > 1 + clip_high) & (data.advantage > 0)
+    down_N = (ratio_N < 1 - clip_low) & (data.advantage < 0)
+    logged = {"clip_frac": (up_N | down_N) & data.advantage_mask, "approx_kl": ratio_N - 1 - log_ratio_N}
+    return -objective(logp_N, entropy_N, data, clip_low, clip_high, entropy_coef), logged
 
 
-def update_policy(
-    actor,
-    optimizer: torch.optim.Optimizer,
-    rollout: Rollout,
-    advantages_BT: torch.Tensor,
-    advantage_mask_BT: torch.Tensor,
-    entropy_filter_BT: torch.Tensor,
-    args,
-    step: int,
-    world: World,
-) -> dict[str, float]:
-    """Step 6: args.epochs passes over the rollout, one optimizer step for each minibatch; returns what to log."""
-    n_minibatches = len(rollout.texts) // args.minibatch_size
-    totals: dict[str, float] = {}
-    bar = progress(args.epochs * n_minibatches, "policy", "update", world)
-    for epoch in range(args.epochs):
-        for i, rows in enumerate(
-            minibatches(list(range(len(rollout.texts))), n_minibatches, generator(args.seed, "minibatches", step, epoch))
-        ):
-            weights_BT = torch.zeros(rollout.mask_BT.shape)
-            weights_BT[rows] = token_weights(rollout.mask_BT[rows], args.loss_norm)
-            # loss, clipped share, approximate KL: this rank's shares of the minibatch's means
-            sums = torch.zeros(3, dtype=torch.float64)
-
-            def loss_of(micro_batch) -> torch.Tensor:
-                old_logp_N, advantages_N, weights_N, advantage_mask_N, entropy_filter_N = (
-                    rollout.pick(x_BT, micro_batch.rows, world.device)
-                    for x_BT in (rollout.old_logp_BT, advantages_BT, weights_BT, advantage_mask_BT, entropy_filter_BT)
-                )
-
-                def token_loss(logp_C, entropy_C, part) -> torch.Tensor:
-                    terms_C = objective(
-                        logp_C, old_logp_N[part], advantages_N[part], entropy_C, advantage_mask_N[part],
-                        entropy_filter_N[part], args.clip_low, args.clip_high, args.entropy_coef,
-                    )  # fmt: skip
-                    return -weights_N[part] * terms_C
-
-                inputs = rollout.inputs(micro_batch.rows, world.device)
-                loss, logp_N, _ = actor(*inputs, args.temperature, token_loss, with_entropy=args.entropy_coef > 0)
-                log_ratio_N = logp_N - old_logp_N
-                ratio_N = log_ratio_N.exp()
-                outside_N = ((ratio_N > 1 + args.clip_high) & (advantages_N > 0)) | (
-                    (ratio_N < 1 - args.clip_low) & (advantages_N < 0)
-                )
-                shares = (weights_N * x_N for x_N in (outside_N & advantage_mask_N, ratio_N - 1 - log_ratio_N))
-                shares = torch.stack([loss.detach(), *(x_N.sum() for x_N in shares)])
-                sums.add_(shares.double().cpu() * micro_batch.weight)
-                return loss
-
-            packed = pack(rows, rollout.lengths, args.token_budget, world.size)[world.rank]
-            grad_norm = optimizer_step(actor, optimizer, packed, loss_of, args.max_grad_norm, world)
-            loss, clip_frac, kl = sum_over_ranks(sums).tolist()
-            if epoch == i == 0:
-                totals["approx_kl_first"] = kl
-            for key, value in dict(policy_loss=loss, clip_frac=clip_frac, approx_kl=kl, grad_norm=grad_norm).items():
-                totals[key] = totals.get(key, 0.0) + value / (args.epochs * n_minibatches)
-            totals["skipped_updates"] = totals.get("skipped_updates", 0) + (not math.isfinite(grad_norm))
-            bar.update()
-    bar.close()
-    return totals
+def update_policy(actor, optimizer, rollout, data: PolicyData, args, step: int, world) -> dict[str, float]:
+    """Step 6: args.epochs passes over the rollout, one optimizer step for each minibatch. -> what to log"""
+    token_loss = partial(
+        policy_loss, clip_low=args.clip_low, clip_high=args.clip_high, entropy_coef=args.entropy_coef
+    )
+    passes = Passes(
+        epochs=args.epochs, n_minibatches=len(rollout) // args.minibatch_size, loss_norm=args.loss_norm,
+        token_budget=args.token_budget, max_grad_norm=args.max_grad_norm, seed=args.seed,
+        stream=("minibatches", step), label="policy"
+    )
+    loss = partial(actor.loss, token_loss=token_loss, with_entropy=args.entropy_coef > 0)
+    updates = update_model(actor, optimizer, loss, rollout, list(range(len(rollout))), data, passes, world)
+    means = mean_of_updates(updates)
+    return {"policy_loss": means.pop("loss"), "approx_kl_first": updates[0]["approx_kl"]} | means

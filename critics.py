@@ -1,78 +1,21 @@
-"""Mini-critics: small pretrained language models with a scalar head, each fitted on its own shard of every group.
+"""The mini-critics' part of the method: shards, their loss, ensemble values, and what to log of them.
 
-Legend for shape suffixes: M critics, B responses, S prompt + response tokens, T response tokens, N response tokens of
-a micro-batch in row-major order, H hidden size.
+Legend for shape suffixes: M critics, B responses, T response tokens, N response tokens of a micro-batch in row-major
+order.
 """
 
-import math
-from pathlib import Path
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
-from torch import nn
-from transformers import AutoModel
 
-from actor import load_pretrained, response_states, transformer_blocks
-from asyppo import minibatches, token_weights
-from distributed import UserError, World, full_state, generator, optimizer_step, pack, progress, shard_model, sum_over_ranks
-from rollout import Rollout, score_responses
+from distributed import World
+from models import MiniCritic
+from rollout import Rollout
+from updates import Passes, mean_of_updates, score_responses, update_model
 
-HEAD_FILE = "value_head.safetensors"
-
-
-class MiniCritic(nn.Module):
-    """Pretrained backbone and one linear layer in fp32, zero-initialised: all critics start from V = 0, so that their
-    disagreement comes from their data and from nothing else."""
-
-    def __init__(self, backbone: nn.Module):
-        super().__init__()
-        self.backbone = backbone
-        self.head = nn.Linear(backbone.config.hidden_size, 1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
-
-    def forward(self, tokens_BS, prompt_len_B, response_len_B):
-        """-> (V(s_t) for every response token [N] fp32,): the state *before* the token (verl#1960)."""
-        hidden_BSH = self.backbone(input_ids=tokens_BS, use_cache=False).last_hidden_state
-        hidden_NH, _ = response_states(hidden_BSH, prompt_len_B, response_len_B)
-        return (self.head(hidden_NH.float()).sum(-1),)
-
-
-def load_critic(name: str, world: World, dtype: torch.dtype, gradient_checkpointing: bool = False) -> MiniCritic:
-    """A critic from a pretrained language model, or one that `save_critic` wrote (then with its trained head)."""
-    critic = MiniCritic(load_pretrained(AutoModel, name, "--critics", world))
-    if (Path(name) / HEAD_FILE).exists():
-        head = load_file(Path(name) / HEAD_FILE)
-        try:
-            critic.head.load_state_dict(head)
-        except RuntimeError as error:
-            raise UserError(f"--critics {name}: {HEAD_FILE} does not fit the model ({error}).") from error
-    return shard_critic(critic, name, world, dtype, gradient_checkpointing)
-
-
-def shard_critic(critic: MiniCritic, name: str, world: World, dtype: torch.dtype, gradient_checkpointing: bool) -> MiniCritic:
-    """Divide a critic over all ranks; name is for complaints."""
-    if gradient_checkpointing:
-        critic.backbone.activation_checkpointing_enable({"use_reentrant": False})
-    shard_model(critic, transformer_blocks(critic.backbone, name), [critic.head], world, dtype)
-    return critic.train()
-
-
-def save_critic(critic: MiniCritic, tokenizer, folder: Path, world: World) -> None:
-    """Write the backbone in Hugging Face format, the head beside it; all ranks take part, rank 0 writes."""
-    state = full_state(critic)
-    if world.is_main:
-        critic.backbone.save_pretrained(folder, state_dict=strip(state, "backbone."))
-        save_file(strip(state, "head."), folder / HEAD_FILE)
-        tokenizer.save_pretrained(folder)
-
-
-def strip(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-
-
-# -- step 2: shards -----------------------------------------------------------------------------------------------------
+# -- step 2: shards -----------------------------------------------------------------------------------------------
 
 
 def shard(group_B: torch.Tensor, n_critics: int, shard_by: str, order: torch.Generator) -> torch.Tensor:
@@ -102,67 +45,52 @@ def shard(group_B: torch.Tensor, n_critics: int, shard_by: str, order: torch.Gen
     return shards_MB
 
 
-# -- step 3: fit --------------------------------------------------------------------------------------------------------
+# -- step 3: fit --------------------------------------------------------------------------------------------------
+
+
+class ValueData(NamedTuple):
+    """What the critics' loss knows of each token: [B, T] for a rollout, [N] for a part of it."""
+
+    returns: torch.Tensor
+
+
+def value_loss(values_N: torch.Tensor, data: ValueData) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """(V_m(s_t) − R_t)² (3) of each token, [N]; nothing more to log."""
+    return (values_N - data.returns).square(), {}
 
 
 def fit_critics(
-    critics: list[MiniCritic],
-    optimizers: list[torch.optim.Optimizer],
-    rollout: Rollout,
-    returns_MBT: torch.Tensor,
-    shards_MB: torch.Tensor,
-    args,
-    step: int,
-    world: World,
-) -> list[dict[str, float]]:
-    """Minimise each critic's (V_m(s_t) − R_t)² over the response tokens of its own shard (3), its mean per minibatch.
+    critics: list[MiniCritic], optimizers: list[torch.optim.Optimizer], rollout: Rollout,
+    returns_MBT: torch.Tensor, shards_MB: torch.Tensor, args, step: int, world: World
+) -> dict[str, float]:
+    """Step 3: minimise each critic's mean squared error over the response tokens of its own shard. -> what to log
 
-    A critic takes as many optimizer steps per pass as the actor, over its share of the responses. -> per critic: loss
-    and grad_norm (means over all updates), skipped_updates (those whose gradient was not finite).
+    A critic takes as many optimizer steps a pass as the actor, over its share of the responses.
     """
-    n_minibatches = len(rollout.texts) // args.minibatch_size
-    metrics = [dict(loss=0.0, grad_norm=0.0, skipped_updates=0) for _ in critics]
-    n_updates = args.critic_epochs * n_minibatches
-    bar = progress(len(critics) * n_updates, "critics", "update", world)
+    metrics = {}
     for m, (critic, optimizer) in enumerate(zip(critics, optimizers)):
-        shard_rows = torch.nonzero(shards_MB[m]).flatten().tolist()
-        for epoch in range(args.critic_epochs):
-            order = generator(args.seed, "critic minibatches", step, m, epoch)
-            for rows in minibatches(shard_rows, n_minibatches, order):
-                loss, grad_norm = fit_minibatch(critic, optimizer, rollout, returns_MBT[m], rows, args, world)
-                metrics[m]["loss"] += loss / n_updates
-                metrics[m]["grad_norm"] += grad_norm / n_updates
-                metrics[m]["skipped_updates"] += not math.isfinite(grad_norm)
-                bar.update()
-    bar.close()
+        passes = Passes(
+            epochs=args.critic_epochs, n_minibatches=len(rollout) // args.minibatch_size, loss_norm="token",
+            token_budget=args.token_budget, max_grad_norm=args.max_grad_norm, seed=args.seed,
+            stream=("critic minibatches", step, m), label=f"critic {m}"
+        )
+        rows = torch.nonzero(shards_MB[m]).flatten().tolist()
+        loss = partial(critic.loss, token_loss=value_loss)
+        updates = update_model(
+            critic, optimizer, loss, rollout, rows, ValueData(returns_MBT[m]), passes, world
+        )
+        metrics |= {f"critic{m}/{key}": mean for key, mean in mean_of_updates(updates).items()}
     return metrics
 
 
-def fit_minibatch(critic, optimizer, rollout: Rollout, returns_BT, rows: list[int], args, world: World) -> tuple[float, float]:
-    """One optimizer step on these responses; returns the mean squared error before it and the gradient norm."""
-    weights_BT = torch.zeros(rollout.mask_BT.shape)
-    weights_BT[rows] = token_weights(rollout.mask_BT[rows], "token")
-    total = torch.zeros(1, dtype=torch.float64)
-
-    def loss_of(micro_batch) -> torch.Tensor:
-        (values_N,) = critic(*rollout.inputs(micro_batch.rows, world.device))
-        returns_N = rollout.pick(returns_BT, micro_batch.rows, world.device)
-        weights_N = rollout.pick(weights_BT, micro_batch.rows, world.device)
-        loss = (weights_N * (values_N - returns_N).square()).sum()
-        total.add_(loss.detach().double().cpu() * micro_batch.weight)
-        return loss
-
-    packed = pack(rows, rollout.lengths, args.token_budget, world.size)[world.rank]
-    grad_norm = optimizer_step(critic, optimizer, packed, loss_of, args.max_grad_norm, world)
-    return sum_over_ranks(total).item(), grad_norm
+# -- step 4: values -----------------------------------------------------------------------------------------------
 
 
-# -- step 4: values -----------------------------------------------------------------------------------------------------
-
-
-def ensemble_values(critics: list[MiniCritic], rollout: Rollout, token_budget: int, world: World) -> torch.Tensor:
+def ensemble_values(
+    critics: list[MiniCritic], rollout: Rollout, token_budget: int, world: World
+) -> torch.Tensor:
     """V_m(s_t) of every critic on all responses, whoever was fitted on them. -> [M, B, T] fp32"""
-    return torch.stack([score_responses(critic, rollout, token_budget, world)[0] for critic in critics])
+    return torch.stack([score_responses(critic, rollout, token_budget, world) for critic in critics])
 
 
 def explained_variance(values_N: torch.Tensor, returns_N: torch.Tensor) -> float:
@@ -173,9 +101,7 @@ def explained_variance(values_N: torch.Tensor, returns_N: torch.Tensor) -> float
     return (1 - (returns_N - values_N).double().var(correction=0) / variance).item()
 
 
-def value_metrics(
-    values_MBT: torch.Tensor, std_BT: torch.Tensor, returns_MBT: torch.Tensor, rollout: Rollout, shards_MB: torch.Tensor
-) -> dict[str, float]:
+def value_metrics(values_MBT, std_BT, returns_MBT, rollout: Rollout, shards_MB) -> dict[str, float]:
     """What the critics know and how they differ; all over response tokens.
 
     explained_variance is over all responses, explained_variance_heldout over those that the critic was not fitted on.
@@ -186,9 +112,9 @@ def value_metrics(
     metrics = {"value_mean": values_MBT.mean(0)[mask_BT].mean().item()}
     for m, (values_BT, returns_BT) in enumerate(zip(values_MBT, returns_MBT)):
         heldout_BT = mask_BT & ~shards_MB[m][:, None]
-        metrics[f"critic{m}/explained_variance"] = explained_variance(values_BT[mask_BT], returns_BT[mask_BT])
-        if heldout_BT.any():
-            metrics[f"critic{m}/explained_variance_heldout"] = explained_variance(values_BT[heldout_BT], returns_BT[heldout_BT])
+        for name, chosen_BT in (("explained_variance", mask_BT), ("explained_variance_heldout", heldout_BT)):
+            if chosen_BT.any():
+                metrics[f"critic{m}/{name}"] = explained_variance(values_BT[chosen_BT], returns_BT[chosen_BT])
         metrics[f"critic{m}/value_correct"] = values_BT[right_BT].mean().item()
         metrics[f"critic{m}/value_wrong"] = values_BT[mask_BT & ~right_BT].mean().item()
     if len(values_MBT) > 1:

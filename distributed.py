@@ -1,10 +1,8 @@
-"""Everything that knows about more than one process: start and stop, FSDP2 sharding, micro-batches, checkpoints.
+"""Everything that knows about more than one process: start and stop, signals, sums, random streams, checkpoints.
 
 The division of labour is simple: every rank holds the whole rollout (tokens, rewards, values: small next to the
 models) and computes the same statistics on it, so quantiles, whitening and counts are global without communication.
-Only forward and backward passes are split over ranks, by `pack`, and their per-token results summed back together.
-
-Legend for shape suffixes: B responses, T response tokens.
+Only generation, verification, forward and backward passes are divided over ranks, and their results put back together.
 """
 
 import argparse
@@ -13,14 +11,14 @@ import hashlib
 import math
 import os
 import shutil
+import signal
 import sys
 import time
-from collections import OrderedDict
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Callable, Iterator, Self
 
 import torch
 import torch.distributed as dist
@@ -28,16 +26,8 @@ import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_state_dict,
-    set_model_state_dict,
-    set_state_dict,
-)
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
 
@@ -61,7 +51,6 @@ class World:
     size: int
     device: torch.device
     mesh: DeviceMesh
-    store: dist.Store
 
     @property
     def is_main(self) -> bool:
@@ -76,22 +65,26 @@ def start(device: str, timeout: float = 30.0) -> World:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch sees no CUDA GPU here; use --device cpu or install a CUDA build of torch.")
-    local_rank, local_size = (int(os.environ.get(k, d)) for k, d in (("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1")))
+        raise UserError(
+            "--device cuda: torch sees no CUDA GPU here; use --device cpu or install a CUDA build of torch."
+        )
+    local_rank, local_size = (
+        int(os.environ.get(k, d)) for k, d in (("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1"))
+    )
     if device == "cuda":
-        if local_size > torch.cuda.device_count():
-            raise UserError(f"{local_size} processes were started for {torch.cuda.device_count()} GPUs; start one for each.")
+        if (n_gpus := torch.cuda.device_count()) < local_size:
+            raise UserError(f"{local_size} processes were started for {n_gpus} GPUs; start one for each.")
         torch.cuda.set_device(local_rank)
     elif "OMP_NUM_THREADS" not in os.environ:
         # two processes with all cores' threads each are many times slower than one after the other
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size))
     # gloo beside NCCL, so that Python objects and CPU tensors can be exchanged on GPU runs too
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-    under_torchrun = "WORLD_SIZE" in os.environ
-    store, rank, size = next(dist.rendezvous("env://")) if under_torchrun else (dist.HashStore(), 0, 1)
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timedelta(minutes=timeout))
-    mesh = init_device_mesh(device, (size,))
-    return World(rank, size, torch.device(device, local_rank if device == "cuda" else None), mesh, store)
+    group = {} if "WORLD_SIZE" in os.environ else dict(store=dist.HashStore(), rank=0, world_size=1)
+    dist.init_process_group(backend, timeout=timedelta(minutes=timeout), **group)
+    mesh = init_device_mesh(device, (dist.get_world_size(),))
+    own_device = torch.device(device, local_rank if device == "cuda" else None)
+    return World(dist.get_rank(), dist.get_world_size(), own_device, mesh)
 
 
 def stop() -> None:
@@ -101,23 +94,41 @@ def stop() -> None:
     gc.collect()
 
 
-@contextmanager
-def naming_silent_ranks(world: World) -> Iterator[None]:
-    """Where a rank waits for others in vain, end with a sentence that names them.
+class StopRequest:
+    """SIGTERM and Ctrl-C let the running step finish and be saved; again a few seconds later they end the process at once.
 
-    Every rank that still moves gets here and says so in the store; one that hangs does not. (One that has died is named
-    by torchrun, which then ends the others. With NCCL its own watchdog ends a rank that has waited too long.)
+    torchrun kills what has not ended after 30 seconds, unless it is started with a longer --shutdown-timeout.
     """
-    try:
-        yield
-    except RuntimeError as error:
-        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
-            raise
-        world.store.set(f"alive {world.rank}", "")
-        time.sleep(10)
-        silent = [rank for rank in range(world.size) if not world.store.check([f"alive {rank}"])]
-        who = f"rank {', '.join(map(str, silent))} does not answer" if silent else "a connection between ranks broke"
-        raise RunError(f"{who} ({str(error).splitlines()[0]}); the job ends. --resume goes on from its last save.") from error
+
+    def __init__(self, world: World):
+        self.world, self.signal, self.first = world, 0, math.inf
+
+    def __enter__(self) -> Self:
+        self.before = {
+            number: signal.signal(number, self.notice) for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        return self
+
+    def __exit__(self, *exception) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def notice(self, number: int, frame) -> None:
+        # job managers send a signal to every process, and torchrun then sends it once more
+        if time.monotonic() > self.first + 5:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        if not self.signal and self.world.is_main:
+            name = signal.Signals(number).name
+            print(f"\n{name}: stopping as soon as the running step is finished and saved.", file=sys.stderr)
+        self.signal, self.first = self.signal or number, min(self.first, time.monotonic())
+
+    def seen(self) -> int:
+        """The signal that any rank has got, else 0; the same on all ranks."""
+        return max(gather_list([self.signal], self.world))
+
+
+# -- the command line ---------------------------------------------------------------------------------------------
 
 
 def report(script: str, error: UserError) -> int:
@@ -132,11 +143,57 @@ def report(script: str, error: UserError) -> int:
     return error.exit_code
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return super()._get_help_string(action) if action.default not in (None, []) else action.help
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose complaints are printed once, however many processes there are."""
 
+    def __init__(self, description: str):
+        super().__init__(description=description, formatter_class=HelpFormatter, allow_abbrev=False)
+
     def error(self, message: str):
         sys.exit(report(self.prog, UserError(message)))
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Where and how to compute."""
+    add = parser.add_argument_group("processes").add_argument
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
+    add(
+        "--dtype", choices=("auto", "fp32", "bf16"), default="auto",
+        help="compute type; auto: bf16 on GPU, fp32 on CPU"
+    )
+    add(
+        "--timeout", type=number(float, 0, above=True), default=30.0,
+        help="minutes that a rank may keep the others waiting"
+    )
+
+
+def number(kind: type, least: float, most: float = math.inf, above: bool = False) -> Callable[[str], float]:
+    """A type for argparse: an int or float from `least` (or only above it) to `most`."""
+    wanted = f"{'above' if above else 'at least'} {least}" + (
+        f" and at most {most}" if most < math.inf else ""
+    )
+
+    def parse(text: str):
+        try:
+            x = kind(text)
+        except ValueError:
+            x = math.nan
+        # NaN fails every comparison
+        if not ((x > least if above else x >= least) and x <= most and abs(x) < math.inf):
+            raise argparse.ArgumentTypeError(
+                f"must be {'an integer' if kind is int else 'a number'} {wanted}, not {text}"
+            )
+        return x
+
+    return parse
+
+
+# -- files --------------------------------------------------------------------------------------------------------
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -154,12 +211,17 @@ def writing(path: Path) -> Iterator[None]:
     except (OSError, SafetensorError, CheckpointException) as error:
         # rank -> (its error, stack)
         reason = next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
-        raise RunError(f"{path} could not be written ({reason}); what was saved before is whole: --resume goes on.") from error
+        raise RunError(
+            f"{path} could not be written ({reason}); what was saved before is whole: --resume goes on."
+        ) from error
 
 
 def progress(total: int, label: str, unit: str, world: World) -> tqdm:
     """A bar that disappears when done; on rank 0 of a terminal only."""
     return tqdm(total=total, desc=label, unit=unit, leave=False, disable=None if world.is_main else True)
+
+
+# -- random streams and sums --------------------------------------------------------------------------------------
 
 
 def stream_seed(seed: int, stream: str, *counters: int) -> int:
@@ -192,175 +254,19 @@ def sum_over_ranks(x: torch.Tensor) -> torch.Tensor:
     return x
 
 
-# -- sharded models -----------------------------------------------------------------------------------------------------
+# -- checkpoints --------------------------------------------------------------------------------------------------
+
+Trained = dict[str, tuple[nn.Module, torch.optim.Optimizer]]  # name -> model and its optimizer
 
 
-def shard_model(model: nn.Module, blocks: list[nn.Module], fp32: list[nn.Module], world: World, dtype: torch.dtype) -> None:
-    """FSDP2 in place: one unit a transformer block, one for each module that stays in fp32, one for the rest. All ranks
-    get rank 0's weights.
-
-    The master weights and the gradients' reduction are fp32 (AdamW at 1e-6 rounds updates of bf16 weights away,
-    AReaL#1292); compute runs in dtype. One process that computes in fp32 has nothing to divide and nothing to cast.
-    """
-    if world.size == 1 and dtype == torch.float32:
-        model.to(world.device)
-        return
-    whole = model.state_dict() if world.is_main else {}
-    compute = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
-    full = MixedPrecisionPolicy(param_dtype=torch.float32, reduce_dtype=torch.float32)
-    for module in blocks:
-        fully_shard(module, mesh=world.mesh, mp_policy=compute, reshard_after_forward=True)
-    for module in fp32:
-        fully_shard(module, mesh=world.mesh, mp_policy=full, reshard_after_forward=True)
-    fully_shard(model, mesh=world.mesh, mp_policy=compute, reshard_after_forward=True)
-    if world.size > 1:
-        set_model_state_dict(model, whole, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True))
-        for buffer in model.buffers():  # those that no state dict holds too: rotary frequencies
-            dist.broadcast(buffer, src=0)
-
-
-@contextmanager
-def whole_weights(model: nn.Module) -> Iterator[None]:
-    """Hold all weights unsharded: one gather a rollout instead of one a token (TRL#1483), and ranks that finish
-    generating at different times cannot wait for each other (accelerate#3425). FSDP's hooks would find nothing to do at
-    every layer of every token, for a tenth of a small model's time: they are off."""
-    units = [m for m in model.modules() if isinstance(m, FSDPModule)]
-    was_training = model.training
-    model.eval()  # gradient checkpointing in training mode would switch the KV cache off
-    hooks = [(unit._forward_pre_hooks, unit._forward_hooks) for unit in units]
-    for unit in units:
-        unit.set_reshard_after_forward(False, recurse=False)
-        unit.unshard()
-        unit._forward_pre_hooks, unit._forward_hooks = OrderedDict(), OrderedDict()
-    try:
-        yield
-    finally:
-        for unit, (before, after) in zip(units, hooks):
-            unit._forward_pre_hooks, unit._forward_hooks = before, after
-            unit.reshard()
-            unit.set_reshard_after_forward(True, recurse=False)
-        model.train(was_training)
-
-
-# -- micro-batches ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class MicroBatch:
-    """Responses that one rank passes through a model together. weight 0: a filler, so that all ranks do equally many."""
-
-    rows: list[int]
-    weight: float
-
-
-def pack(rows: list[int], lengths: list[int], token_budget: int, world_size: int) -> list[list[MicroBatch]]:
-    """Divide responses into micro-batches for each rank: [rank][i].
-
-    rows: indices of the responses; lengths: prompt + response tokens of every response of the rollout, indexed by row.
-    A micro-batch holds neighbours in length, and count × longest never exceeds token_budget (verl#7553). All ranks get
-    the same number, as many as the budget makes necessary, and about the same work. Nothing is dropped.
-    """
-    if not rows:
-        raise ValueError("pack needs at least one response")
-    rows = sorted(rows, key=lambda r: (-lengths[r], r))
-    if lengths[rows[0]] > token_budget:
-        raise UserError(
-            f"--token-budget {token_budget} is smaller than a response with its prompt ({lengths[rows[0]]} tokens); raise it."
-        )
-
-    def cut(budget: int) -> list[list[int]]:
-        bins: list[list[int]] = []
-        for row in rows:
-            if bins and (len(bins[-1]) + 1) * lengths[bins[-1][0]] <= budget:
-                bins[-1].append(row)
-            else:
-                bins.append([row])
-        return bins
-
-    # the smallest budget that needs no more rounds than the given one: equal rounds for all ranks, evenly filled
-    n_bins = -(-len(cut(token_budget)) // world_size) * world_size
-    low, high = lengths[rows[0]], token_budget
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if len(cut(middle)) <= n_bins else (middle + 1, high)
-    bins = [MicroBatch(b, 1.0) for b in cut(low)]
-    # the shortest response, counted zero times, fills up
-    bins += [MicroBatch([rows[-1]], 0.0)] * (n_bins - len(bins))
-    # one round of neighbours for all ranks at a time, in alternating direction
-    rounds = [bins[i : i + world_size] for i in range(0, n_bins, world_size)]
-    rounds = [r if i % 2 == 0 else r[::-1] for i, r in enumerate(rounds)]
-    return [[r[rank] for r in rounds] for rank in range(world_size)]
-
-
-def adamw(model: nn.Module, lr: float) -> torch.optim.AdamW:
-    """AdamW without weight decay; fused, or its temporaries would be twice as large as the largest weight."""
-    return torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.0, fused=True)
-
-
-def optimizer_step(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    micro_batches: list[MicroBatch],
-    loss_of: Callable[[MicroBatch], torch.Tensor],
-    max_grad_norm: float,
-    world: World,
-) -> float:
-    """One update from the sum of all ranks' micro-batch losses; returns the gradient norm before clipping.
-
-    Where that is not finite, on whichever rank, no rank applies the update.
-
-    loss_of returns this micro-batch's share of the loss, divided already by the count of the *whole* step over all
-    ranks. FSDP averages gradients over ranks, so the share is multiplied by their number (RL2#11, TRL#3021, verl#7321).
-    """
-    for micro_batch in micro_batches:
-        (loss_of(micro_batch) * (micro_batch.weight * world.size)).backward()
-    norm = nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
-    norm = (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
-    if math.isfinite(norm):
-        optimizer.step()
-    optimizer.zero_grad()  # no gradients in memory while other models work
-    return norm
-
-
-@contextmanager
-def offloaded(optimizers: list[torch.optim.Optimizer], wanted: bool) -> Iterator[None]:
-    """Keep the optimizers' states on the CPU for a while, if wanted; what they occupied is free."""
-    tensors = [x for o in optimizers if wanted for state in o.state.values() for x in state.values() if x.dim()]
-    storages = [(x.to_local() if isinstance(x, DTensor) else x).untyped_storage() for x in tensors]
-    kept = []
-    for storage in storages:
-        kept.append(storage.clone().cpu())
-        storage.resize_(0)
-    try:
-        yield
-    finally:
-        for storage, content in zip(storages, kept):
-            storage.resize_(content.nbytes())
-            storage.copy_(content)
-
-
-# -- checkpoints --------------------------------------------------------------------------------------------------------
-
-
-def full_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The whole state dict on rank 0's CPU, tied weights once; the other ranks get {}."""
-    state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-    names = {name for name, _ in [*model.named_parameters(), *model.named_buffers()]}
-    return {name: x for name, x in state.items() if name in names}
-
-
-def save_checkpoint(
-    folder: Path, models: dict[str, tuple[nn.Module, torch.optim.Optimizer]], step: int, keep: int, world: World
-) -> None:
+def save_checkpoint(folder: Path, models: Trained, step: int, keep: int, world: World) -> None:
     """Write models and optimizers as folder/step-N, which gets its name when it is whole; leave the last `keep` of them."""
     new = folder / f"step-{step}.new"
     if world.is_main:
         shutil.rmtree(new, ignore_errors=True)
     dist.barrier()
     with writing(new):
-        dcp.save(
-            {name: dict(zip(("model", "optimizer"), get_state_dict(*pair))) for name, pair in models.items()}, checkpoint_id=new
-        )
+        dcp.save(states(models), checkpoint_id=new)
     if world.is_main:
         new.rename(folder / f"step-{step}")
         for old in saved_steps(folder)[:-keep]:
@@ -373,12 +279,18 @@ def saved_steps(folder: Path) -> list[int]:
     return sorted(int(path.name[5:]) for path in folder.glob("step-*[0-9]"))
 
 
-def load_checkpoint(folder: Path, models: dict[str, tuple[nn.Module, torch.optim.Optimizer]]) -> int:
+def load_checkpoint(folder: Path, models: Trained) -> int:
     """Fill models and optimizers from the last checkpoint, of any number of processes; returns its step, 0 without one."""
     if not (steps := saved_steps(folder)):
         return 0
-    state = {name: dict(zip(("model", "optimizer"), get_state_dict(*pair))) for name, pair in models.items()}
+    state = states(models)
     dcp.load(state, checkpoint_id=folder / f"step-{steps[-1]}")
     for name, pair in models.items():
-        set_state_dict(*pair, model_state_dict=state[name]["model"], optim_state_dict=state[name]["optimizer"])
+        set_state_dict(
+            *pair, model_state_dict=state[name]["model"], optim_state_dict=state[name]["optimizer"]
+        )
     return steps[-1]
+
+
+def states(models: Trained) -> dict[str, dict]:
+    return {name: dict(zip(("model", "optimizer"), get_state_dict(*pair))) for name, pair in models.items()}

@@ -17,42 +17,20 @@ from pathlib import Path
 from typing import Callable, Sequence
 
 import numpy as np
-import torch
 
-from actor import Actor, load_actor, load_tokenizer
-from distributed import (
-    Parser,
-    UserError,
-    World,
-    gather_list,
-    naming_silent_ranks,
-    replace_text,
-    report,
-    start,
-    stop,
-    stream_seed,
-    writing,
-)
-from folder import digest, open_folder, settings_of, whole_rows, write_config
-from rollout import (
-    Problem,
-    Sampling,
-    generate_responses,
-    load_problems,
-    prompt_tokens,
-    read_template,
-    stop_token_ids,
-    verify_responses,
-)
+import distributed
+import generation
+from distributed import UserError, World, gather_list, number, replace_text, stream_seed, writing
+from folder import digest, open_folder, settings_of, whole_rows
+from generation import Sampling, generate_responses, stop_token_ids
+from models import Actor, compute_dtype, load_actor, load_tokenizer
+from rollout import Problem, load_problems, prompt_tokens, read_template, verify
 from verifier import MAX_LENGTH, Verifier, canonical
 
 BENCHMARKS = {
-    "aime24": "math-ai/aime24::test",
-    "aime25": "math-ai/aime25::test",
-    "math500": "math-ai/math500::test",
-    "olympiadbench": "math-ai/olympiadbench::test",
-    "minervamath": "math-ai/minervamath::test",
-    "amc23": "math-ai/amc23::test",
+    "aime24": "math-ai/aime24::test", "aime25": "math-ai/aime25::test", "math500": "math-ai/math500::test",
+    "olympiadbench": "math-ai/olympiadbench::test", "minervamath": "math-ai/minervamath::test",
+    "amc23": "math-ai/amc23::test"
 }
 
 # a resumed evaluation may have other ones
@@ -76,7 +54,9 @@ def majority(answers: list[str | None], rewards: list[float]) -> float:
     for answer, reward in zip(answers, rewards):
         if answer:
             # a very long one would take canonical seconds
-            votes["right" if reward else (canonical(answer) if len(answer) <= MAX_LENGTH else answer) + " wrong"] += 1
+            votes[
+                "right" if reward else (canonical(answer) if len(answer) <= MAX_LENGTH else answer) + " wrong"
+            ] += 1
     winners = [answer for answer, n in votes.items() if n == max(votes.values())]
     return winners.count("right") / len(winners) if winners else 0.0
 
@@ -86,7 +66,11 @@ def half_width(scores_P: np.ndarray) -> float | None:
     independent of one another. Where all problems score alike the rule of three, 3/P; None for a single problem."""
     if len(scores_P) < 2:
         return None
-    return float(1.96 * scores_P.std(ddof=1) / math.sqrt(len(scores_P))) if np.ptp(scores_P) else 3 / len(scores_P)
+    return (
+        float(1.96 * scores_P.std(ddof=1) / math.sqrt(len(scores_P)))
+        if np.ptp(scores_P)
+        else 3 / len(scores_P)
+    )
 
 
 def summarise(records: list[dict]) -> dict:
@@ -103,8 +87,14 @@ def summarise(records: list[dict]) -> dict:
         "k": k,
         "avg@k": float(rewards_PK.mean()),
         "interval": half_width(rewards_PK.mean(1)),
-        "pass@": {str(n): float(np.mean([pass_at_k(k, int(right), n) for right in rewards_PK.sum(1)])) for n in ks},
-        "maj@k": float(np.mean([majority([r["answer"] for r in group], [r["reward"] for r in group]) for group in groups])),
+        "pass@": {
+            str(n): float(np.mean([pass_at_k(k, int(right), n) for right in rewards_PK.sum(1)])) for n in ks
+        },
+        "maj@k": float(
+            np.mean(
+                [majority([r["answer"] for r in group], [r["reward"] for r in group]) for group in groups]
+            )
+        ),
         "length": float(np.mean([r["length"] for r in records])),
         "truncated": float(np.mean([r["truncated"] for r in records])),
         "unparsed": float(np.mean([not r["answer"] for r in records])),
@@ -119,7 +109,10 @@ def average(results: dict[str, dict]) -> dict:
     row = {key: float(np.mean([r[key] for r in results.values()])) for key in keys}
     intervals = [r["interval"] for r in results.values()]
     row["interval"] = None if None in intervals else math.hypot(*intervals) / len(results)
-    row["pass@"] = {k: float(np.mean([r["pass@"][k] for r in results.values()])) for k in next(iter(results.values()))["pass@"]}
+    row["pass@"] = {
+        k: float(np.mean([r["pass@"][k] for r in results.values()]))
+        for k in next(iter(results.values()))["pass@"]
+    }
     return row
 
 
@@ -140,7 +133,9 @@ def table(results: dict[str, dict]) -> str:
 # -- two evaluations ----------------------------------------------------------------------------------------------------
 
 
-def paired_bootstrap(differences: list[np.ndarray], n: int = 10_000, seed: int = 0) -> tuple[float, float, float]:
+def paired_bootstrap(
+    differences: list[np.ndarray], n: int = 10_000, seed: int = 0
+) -> tuple[float, float, float]:
     """Mean difference of paired scores and its 95 % interval (percentiles) over resampled problems.
 
     differences: for each benchmark, score of A − score of B on the same problem. Benchmarks are resampled on their own
@@ -158,7 +153,9 @@ def compare(path_a: str, path_b: str) -> str:
     for path in (path_a, path_b):
         try:
             results = json.loads(Path(path).read_text())["results"]
-            both.append({name: {key: r[key] for key in ("digest", "scores", "avg@k")} for name, r in results.items()})
+            both.append(
+                {name: {key: r[key] for key in ("digest", "scores", "avg@k")} for name, r in results.items()}
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"--compare {path}: not a file that evaluate.py wrote ({error}).") from error
     names = [name for name in both[0] if name in both[1]]
@@ -170,14 +167,18 @@ def compare(path_a: str, path_b: str) -> str:
     rows = {name: [d_P] for name, d_P in differences.items()}
     if len(names) > 1:
         rows["average"] = list(differences.values())
-    lines = [f"A = {path_a}\nB = {path_b}", f"{'benchmark':<16} {'A':>8} {'B':>8} {'A − B':>8}   95 % interval"]
+    lines = [
+        f"A = {path_a}\nB = {path_b}", f"{'benchmark':<16} {'A':>8} {'B':>8} {'A − B':>8}   95 % interval"
+    ]
     for name, each in rows.items():
         difference, low, high = paired_bootstrap(each)
         a, b = (np.mean([x[n]["avg@k"] for n in (names if name == "average" else [name])]) for x in both)
         # not 0: sums of thirds and fifths are off by rounding
         verdict = "A is better" if low > 1e-9 else "B is better" if high < -1e-9 else "no difference shown"
         verdict = verdict if min(map(len, each)) > 1 else "one problem: nothing can be said"
-        lines.append(f"{name:<16} {a:>8.1%} {b:>8.1%} {difference:>+8.1%}   {low:+.1%} … {high:+.1%}   {verdict}")
+        lines.append(
+            f"{name:<16} {a:>8.1%} {b:>8.1%} {difference:>+8.1%}   {low:+.1%} … {high:+.1%}   {verdict}"
+        )
     return "\n".join(lines)
 
 
@@ -190,25 +191,20 @@ def portion_size(batch: int, world: World) -> int:
 
 
 def evaluate(
-    actor: Actor,
-    tokenizer,
-    sets: dict[str, list[Problem]],
-    template: str | None,
-    sampling: Sampling,
-    extract: str,
-    k: int,
-    verifier: Verifier,
-    world: World,
-    seed: int,
-    done: Sequence[dict] = (),
-    keep: Callable[[list[dict]], None] = lambda records: None,
+    actor: Actor, tokenizer, sets: dict[str, list[Problem]], template: str | None, sampling: Sampling,
+    extract: str, reward: Callable, k: int, seed: int, world: World, done: Sequence[dict] = (),
+    keep: Callable[[list[dict]], None] = lambda records: None
 ) -> list[dict]:
     """k responses to every problem -> a record of each response, in the order of sets, problems and samples.
 
     The prompts of all sets are pooled and sorted by length, so that a small set wastes no batch. `keep` gets the records
     of each portion as soon as it is finished; `done` are those that an interrupted run kept.
     """
-    prompts = {(name, row): prompt_tokens(p.problem, template, tokenizer) for name in sets for row, p in enumerate(sets[name])}
+    prompts = {
+        (name, row): prompt_tokens(p.problem, template, tokenizer)
+        for name in sets
+        for row, p in enumerate(sets[name])
+    }
     order = [(*at, sample) for at in prompts for sample in range(k)]
     records = {(r["benchmark"], r["row"], r["sample"]): r for r in done}
     pool = sorted((at for at in order if at not in records), key=lambda at: -len(prompts[at[:2]]))
@@ -217,22 +213,15 @@ def evaluate(
         part = pool[i : i + portion]
         problems = [sets[name][row] for name, row, _ in part]
         label = f"evaluate {i // portion + 1}/{-(-len(pool) // portion)}"
-        responses = generate_responses(
-            actor,
-            tokenizer,
-            [prompts[at[:2]] for at in part],
-            sampling,
-            world,
-            stream_seed(seed, "evaluation", *part[0]),
-            label,
-        )
-        texts = [tokenizer.decode(r.tokens, skip_special_tokens=True) for r in responses]
-        answers, rewards = verify_responses(texts, [p.answer for p in problems], extract, verifier, world)
+        tokens = [prompts[at[:2]] for at in part]
+        draw = stream_seed(seed, "evaluation", *part[0])
+        responses = generate_responses(actor, tokenizer, tokens, sampling, world, draw, label)
+        answers, rewards = verify(responses, [p.answer for p in problems], extract, reward, tokenizer, world)
         new = [
             {
                 "benchmark": name, "row": row, "sample": sample, "problem": problem.problem, "gold": problem.answer,
                 "response": tokenizer.decode(response.tokens), "answer": answer, "reward": reward,
-                "length": len(response.tokens), "truncated": response.truncated,
+                "length": len(response.tokens), "truncated": response.truncated
             }
             for (name, row, sample), problem, response, answer, reward in zip(part, problems, responses, answers, rewards)
         ]  # fmt: skip
@@ -245,36 +234,29 @@ def evaluate(
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    add = parser.add_argument
+    parser = distributed.Parser(__doc__)
+    count = number(int, 1)
+    add = parser.add_argument_group("evaluation").add_argument
     add("--model", help="directory or hub id of the model")
-    add("--benchmarks", nargs="+", help=f"any of {', '.join(BENCHMARKS)}; .jsonl or .parquet files; hub ids as ID[:CONFIG[:SPLIT]]")  # fmt: skip
-    add("--data-dir", type=Path, help="read DIR/<benchmark>.jsonl instead of the hub")
-    add("--n-problems", type=int, help="take this many of each benchmark, drawn by seed; default all")
-    add("--k", type=int, default=4, help="responses to each problem; default 4")
-    add("--max-new-tokens", type=int, default=8192, help="a longer response is cut and counted as truncated; default 8192")
-    add("--temperature", type=float, default=1.0, help="sampling temperature, 0 is greedy; default 1")
-    add("--template", help="prompt as text or file with {problem} in it; default: the tokenizer's chat template")
-    add("--stop", nargs="+", default=[], help="strings that end a response; \\n stands for a newline")
-    add("--extract", choices=("boxed", "last_number"), default="boxed", help="where the answer stands in a response")
-    add("--generate-batch", type=int, default=16, help="responses generated together on one process; default 16")
-    add("--seed", type=int, default=0, help="seed of problems and sampling; default 0")
-    add("--out", type=Path, help="folder for eval.json and responses.jsonl; default runs/eval-TIME")
+    names = ", ".join(BENCHMARKS)
+    add(
+        "--benchmarks", nargs="+",
+        help=f"any of {names}; .jsonl or .parquet files; hub ids as ID[:CONFIG[:SPLIT]]"
+    )
+    add("--n-problems", type=count, help="take this many of each benchmark, drawn by seed; default all")
+    add("--k", type=count, default=4, help="responses to each problem")
+    add("--seed", type=int, default=0, help="seed of problems and sampling")
+    add("--out", type=Path, help="folder for eval.json and responses.jsonl; default: runs/eval-TIME")
     add("--resume", action="store_true", help="go on with the interrupted evaluation in --out")
-    add("--dtype", choices=("auto", "fp32", "bf16"), default="auto", help="compute type; auto: bf16 on GPU, fp32 on CPU")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
-    add("--timeout", type=float, default=30.0, help="minutes that a rank may keep the others waiting; default 30")
-    add("--compare", nargs=2, metavar="EVAL_JSON", help="only print how two evaluations of the same problems differ")
+    add(
+        "--compare", nargs=2, metavar="EVAL_JSON",
+        help="only print how two evaluations of the same problems differ"
+    )
+    generation.add_flags(parser, greedy=True)
+    distributed.add_flags(parser)
     args = parser.parse_args(argv)
     if not args.compare and not (args.model and args.benchmarks):
         parser.error("give --model and --benchmarks, or --compare with two eval.json files")
-    for name in ("k", "max_new_tokens", "generate_batch", "n_problems"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            parser.error(f"--{name.replace('_', '-')} must be at least 1")
-    if not (args.timeout > 0 and math.isfinite(args.timeout)):
-        parser.error("--timeout must be a positive number")
-    if not (args.temperature >= 0 and math.isfinite(args.temperature)):
-        parser.error("--temperature must not be negative")
     if args.benchmarks and len({benchmark_name(b) for b in args.benchmarks}) < len(args.benchmarks):
         parser.error("--benchmarks has two sets of one name; their results would overwrite each other")
     if args.resume and not args.out:
@@ -288,29 +270,12 @@ def benchmark_name(benchmark: str) -> str:
     return benchmark.replace("/", "_").replace(":", "_")
 
 
-def load_benchmark(benchmark: str, args: argparse.Namespace) -> list[Problem]:
-    if args.data_dir and not benchmark.endswith((".jsonl", ".parquet")):
-        benchmark = str(args.data_dir / f"{benchmark}.jsonl")
-    return load_problems(BENCHMARKS.get(benchmark, benchmark), args.n_problems, args.seed, split="test", flag="--benchmarks")
-
-
-def compute_dtype(name: str, world: World) -> torch.dtype:
-    if name == "auto":
-        name = "bf16" if world.device.type == "cuda" else "fp32"
-    return {"bf16": torch.bfloat16, "fp32": torch.float32}[name]
-
-
-def stop_strings(flags: list[str]) -> tuple[str, ...]:
-    """Shells pass \\n on as two characters."""
-    if "" in flags:
-        raise UserError("--stop '' would end every response at once; leave it out, or name a string.")
-    return tuple(s.replace("\\n", "\n") for s in flags)
-
-
-def finished_records(args: argparse.Namespace, sets: dict[str, list[Problem]], world: World) -> list[dict]:
+def finished_records(
+    args: argparse.Namespace, sets: dict[str, list[Problem]], folder: Path, world: World
+) -> list[dict]:
     """The records of all portions that an interrupted evaluation finished (with the same --generate-batch and number of
     processes the table is then the same as of an undisturbed one)."""
-    done = whole_rows(args.out / "responses.jsonl") if args.resume else []
+    done = whole_rows(folder / "responses.jsonl") if args.resume else []
     if len(done) < args.k * sum(map(len, sets.values())):
         done = done[: len(done) - len(done) % portion_size(args.generate_batch, world)]
     return done
@@ -321,51 +286,64 @@ def write_records(folder: Path, records: Sequence[dict]) -> None:
 
 
 def run(args: argparse.Namespace, world: World) -> None:
-    sets = {benchmark_name(b): load_benchmark(b, args) for b in args.benchmarks}
+    sets = {
+        benchmark_name(b): load_problems(
+            BENCHMARKS.get(b, b), args.n_problems, args.seed, "test", "--benchmarks"
+        )
+        for b in args.benchmarks
+    }
     tokenizer = load_tokenizer(args.model, "--model")
     template = read_template(args.template, tokenizer, args.model)
-    stops = stop_strings(args.stop)
-    old_digests = open_folder(args, "eval", MAY_CHANGE, world)
+    folder = open_folder(args, "eval", MAY_CHANGE, world)
     actor = load_actor(args.model, world, compute_dtype(args.dtype, world))
-    digests = {"--model": actor.lm.digest} | {f"--benchmarks {name}": digest(problems) for name, problems in sets.items()}
-    write_config(args, digests, old_digests, world)
-    done = finished_records(args, sets, world)
+    digests = {f"--benchmarks {name}": digest(problems) for name, problems in sets.items()}
+    folder.begin(args, {"--model": actor.lm.digest} | digests, world)
+    out = folder.path
+    done = finished_records(args, sets, out, world)
     if world.is_main:
-        write_records(args.out, done)
+        write_records(out, done)
+    stop_ids = frozenset(stop_token_ids(actor, tokenizer, template))
     sampling = Sampling(
-        args.max_new_tokens, args.temperature, frozenset(stop_token_ids(actor, tokenizer, template)), stops, args.generate_batch
+        args.max_new_tokens, args.temperature, stop_ids, tuple(args.stop), args.generate_batch
     )
 
     def keep(records: list[dict]) -> None:
         if world.is_main:
-            with writing(args.out), (args.out / "responses.jsonl").open("a") as file:
+            with writing(out), (out / "responses.jsonl").open("a") as file:
                 file.write("".join(json.dumps(record) + "\n" for record in records))
 
-    with Verifier() as verifier:
+    with Verifier(args.extract) as verifier:
         for name, problems in sets.items() if world.is_main else ():
-            for row in verifier.unparsable([p.answer for p in problems]):
-                print(
-                    f"{name}, row {row} ({problems[row].problem[:40]!r} …): the verifier cannot parse the gold answer "
-                    f"{problems[row].answer!r}; only the same text counts as right.", flush=True,
-                )  # fmt: skip
+            name_unparsable(name, problems, verifier)
         began = time.time()
-        records = evaluate(
-            actor, tokenizer, sets, template, sampling, args.extract, args.k, verifier, world, args.seed, done, keep
-        )
+        settings = (template, sampling, args.extract, verifier.reward, args.k, args.seed)
+        records = evaluate(actor, tokenizer, sets, *settings, world, done, keep)
         seconds = time.time() - began
         failures = sum(gather_list([verifier.failures], world))
     if world.is_main:
         results = {name: summarise([r for r in records if r["benchmark"] == name]) for name in sets}
         settings = {key: value for key, value in settings_of(args).items() if key not in MAY_CHANGE}
-        summary = {"settings": settings, "results": results, "average": average(results), "verify_failures": failures}
-        replace_text(args.out / "eval.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
-        write_records(args.out, records)
+        summary = {
+            "settings": settings, "results": results, "average": average(results), "verify_failures": failures
+        }
+        replace_text(out / "eval.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+        write_records(out, records)
         n_tokens = sum(r["length"] for r in records) - sum(r["length"] for r in done)
         print(table(results))
         print(
-            f"{len(records) - len(done)} responses, {n_tokens} tokens in {seconds:.0f} s: {n_tokens / seconds:.0f} tokens/s; "
-            f"{failures} answers that the verifier gave up on.\nEvery response with its answer and verdict: "
-            f"{args.out}/responses.jsonl; the table: {args.out}/eval.json"
+            f"{len(records) - len(done)} responses, {n_tokens} tokens in {seconds:.0f} s: "
+            f"{n_tokens / seconds:.0f} tokens/s; {failures} answers that the verifier gave up on.\n"
+            f"Every response with its answer and verdict: {out}/responses.jsonl; the table: {out}/eval.json"
+        )
+
+
+def name_unparsable(name: str, problems: list[Problem], verifier: Verifier) -> None:
+    for row in verifier.unparsable([p.answer for p in problems]):
+        problem = problems[row]
+        print(
+            f"{name}, row {row} ({problem.problem[:40]!r} …): the verifier cannot parse the gold answer "
+            f"{problem.answer!r}; only the same text counts as right.",
+            flush=True,
         )
 
 
@@ -375,12 +353,10 @@ def main(argv: list[str] | None = None) -> int:
         if args.compare:
             print(compare(*args.compare))
         else:
-            world = start(args.device, args.timeout)
-            with naming_silent_ranks(world):
-                run(args, world)
+            run(args, distributed.start(args.device, args.timeout))
     except UserError as error:
-        code = report("evaluate.py", error)
-    stop()
+        code = distributed.report("evaluate.py", error)
+    distributed.stop()
     return code
 
 

@@ -8,42 +8,78 @@ import datetime
 import hashlib
 import importlib.metadata
 import json
+import resource
 import secrets
 import shutil
 import subprocess
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Iterator
+
+import torch
 
 from distributed import UserError, World, gather_list, replace_text, writing
 from rollout import Problem, Rollout
 
 HERE = Path(__file__).resolve().parent
+PACKAGES = ("torch", "transformers", "math-verify", "numpy")
 
 
-def open_folder(args: argparse.Namespace, name: str, free: set[str], world: World) -> dict | None:
-    """Name args.out (default runs/NAME-TIME), and refuse one that holds another run; on args.resume, one that holds none or
-    one with other settings than these, but for those in `free`. -> the digests in its config.json, on args.resume.
-    """
+@dataclass(frozen=True)
+class Folder:
+    """A run's folder, and the digests of models and data with which a run that goes on in it began."""
+
+    path: Path
+    old_digests: dict[str, str] | None = None
+
+    def begin(self, args: argparse.Namespace, digests: dict[str, str], world: World) -> None:
+        """Write config.json: every setting, the code's commit where git knows it, the packages' versions, and digests of
+        what flags name. A resumed run must find the same digests there."""
+        changed = [
+            flag for flag in digests if self.old_digests and digests[flag] != self.old_digests.get(flag)
+        ]
+        if changed:
+            raise UserError(
+                f"--resume: what {changed[0]} names is not what the run in {self.path} began with; put the old back, or "
+                "start a new run in another --out."
+            )
+        gather_list([], world)  # nobody writes before everybody has looked
+        if world.is_main and self.old_digests is None:
+            self.path.mkdir(parents=True, exist_ok=True)
+            config = {
+                "settings": settings_of(args) | {"out": str(self.path)}, "world_size": world.size,
+                "git_commit": git_commit(),
+                "packages": {name: importlib.metadata.version(name) for name in PACKAGES}, "digests": digests
+            }
+            replace_text(self.path / "config.json", json.dumps(config, indent=2) + "\n")
+
+
+def open_folder(args: argparse.Namespace, name: str, free: set[str], world: World) -> Folder:
+    """The folder --out, by default runs/NAME-TIME. Refused are one that holds another run and, on --resume, one that holds
+    none or one with other settings than these, but for those in `free`."""
     out = args.out or Path("runs") / f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
-    args.out = gather_list([out], world)[0]
-    config = args.out / "config.json"
+    out = gather_list([out], world)[0]
+    config = out / "config.json"
     if not args.resume:
-        if args.out.exists() and not args.out.is_dir():
-            raise UserError(f"--out {args.out} is a file; name a folder.")
+        if out.exists() and not out.is_dir():
+            raise UserError(f"--out {out} is a file; name a folder.")
         if config.exists():
-            raise UserError(f"--out {args.out} holds another run; give a new folder, or go on with --resume.")
-        return None
+            raise UserError(f"--out {out} holds another run; give a new folder, or go on with --resume.")
+        return Folder(out)
     try:
         old = json.loads(config.read_text())
         before, digests = old["settings"], old["digests"]
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"--resume: {args.out} holds no run; start one without --resume.") from error
+        raise UserError(f"--resume: {out} holds no run; start one without --resume.") from error
     for key, value in settings_of(args).items():
         if key not in free and value != before.get(key):
             raise UserError(
-                f"--resume: the run in {args.out} has --{key.replace('_', '-')} {before.get(key)}, not {value}; "
+                f"--resume: the run in {out} has --{key.replace('_', '-')} {before.get(key)}, not {value}; "
                 "give the same settings, or start a new run in another --out."
             )
-    return digests
+    return Folder(out, digests)
 
 
 def settings_of(args: argparse.Namespace) -> dict:
@@ -51,31 +87,15 @@ def settings_of(args: argparse.Namespace) -> dict:
     return {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
 
 
+def git_commit() -> str | None:
+    git = ["git", "rev-parse", "HEAD"]
+    done = subprocess.run(git, cwd=HERE, capture_output=True, text=True) if shutil.which("git") else None
+    return done.stdout.strip() or None if done else None
+
+
 def digest(problems: list[Problem]) -> str:
     """Tells a list of problems from any other one."""
     return hashlib.sha256(json.dumps([[p.problem, p.answer] for p in problems]).encode()).hexdigest()
-
-
-def write_config(args: argparse.Namespace, digests: dict[str, str], old_digests: dict[str, str] | None, world: World) -> None:
-    """config.json: every setting, the code's commit where git knows it, the packages' versions, and digests of what flags
-    name. A resumed run must find the same digests there."""
-    if old_digests is not None:
-        if changed := [flag for flag in digests if digests[flag] != old_digests.get(flag)]:
-            raise UserError(
-                f"--resume: what {changed[0]} names is not what the run in {args.out} began with; put the old back, or start "
-                "a new run in another --out."
-            )
-    gather_list([], world)  # nobody writes before everybody has looked
-    if world.is_main and old_digests is None:
-        args.out.mkdir(parents=True, exist_ok=True)
-        git = ["git", "rev-parse", "HEAD"]
-        commit = subprocess.run(git, cwd=HERE, capture_output=True, text=True).stdout.strip() if shutil.which("git") else ""
-        packages = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "math-verify", "numpy")}
-        config = {
-            "settings": settings_of(args), "world_size": world.size, "git_commit": commit or None, "packages": packages,
-            "digests": digests,
-        }  # fmt: skip
-        replace_text(args.out / "config.json", json.dumps(config, indent=2) + "\n")
 
 
 def whole_rows(path: Path) -> list[dict]:
@@ -100,28 +120,27 @@ def finished_rows(path: Path, done: int) -> list[str]:
 class Log:
     """metrics.jsonl, rollouts.jsonl, wandb and the line a step; only rank 0 writes."""
 
-    def __init__(self, args: argparse.Namespace, world: World, done: int):
-        self.args, self.is_main = args, world.is_main
+    def __init__(self, args: argparse.Namespace, folder: Path, world: World, done: int):
+        self.args, self.folder, self.is_main = args, folder, world.is_main
         self.eval_key = f"eval/{Path(args.eval_data).stem}" if args.eval_data else None
         self.wandb = None
         if not self.is_main:
             return
         for name in ("metrics.jsonl", "rollouts.jsonl"):
-            replace_text(args.out / name, "".join(finished_rows(args.out / name, done)))
+            replace_text(folder / name, "".join(finished_rows(folder / name, done)))
         if args.wandb != "disabled":
             import wandb
 
-            id_file = args.out / "wandb_id"  # a resumed run goes on in the same curves
+            id_file = folder / "wandb_id"  # a resumed run goes on in the same curves
             if not id_file.exists():
                 id_file.write_text(secrets.token_hex(4))
-            self.wandb = wandb.init(
-                project="asyppo", id=id_file.read_text(), resume="allow", dir=args.out, mode=args.wandb, config=vars(args)
-            )
+            identity = dict(project="asyppo", id=id_file.read_text(), resume="allow")
+            self.wandb = wandb.init(**identity, dir=folder, mode=args.wandb, config=vars(args))
 
     def write(self, metrics: dict, samples: list[dict]) -> None:
         if self.is_main:
             for name, rows in (("metrics.jsonl", [metrics]), ("rollouts.jsonl", samples)):
-                with writing(self.args.out / name), (self.args.out / name).open("a") as file:
+                with writing(self.folder / name), (self.folder / name).open("a") as file:
                     file.write("".join(json.dumps(row) + "\n" for row in rows))
             if self.wandb:
                 self.wandb.log(metrics, step=metrics["step"])
@@ -131,20 +150,22 @@ class Log:
         if self.is_main:
             if self.wandb:
                 self.wandb.finish(exit_code=1)
-            print(f"Stopped after step {step}: {why}. Saved; go on with the same command and --resume {self.args.out}.")
+            print(
+                f"Stopped after step {step}: {why}. Saved; go on with the same command and --resume {self.folder}."
+            )
 
     def finish(self, seconds: float) -> None:
         if not self.is_main:
             return
         if self.wandb:
             self.wandb.finish()
-        rows = whole_rows(self.args.out / "metrics.jsonl")
+        rows = whole_rows(self.folder / "metrics.jsonl")
         accuracies = [row[self.eval_key] for row in rows if self.eval_key in row]
         reached = f"held-out accuracy {accuracies[0]:.1%} → {accuracies[-1]:.1%}; " if accuracies else ""
         print(
             f"Finished step {self.args.steps} after {seconds / 60:.1f} minutes: {reached}models, checkpoint, metrics and "
-            f"rollouts are in {self.args.out}.\nNext: train on with the same command and --resume {self.args.out} "
-            f"--steps {2 * self.args.steps}, or score the actor with evaluate.py --model {self.args.out}/model."
+            f"rollouts are in {self.folder}.\nNext: train on with the same command and --resume {self.folder} "
+            f"--steps {2 * self.args.steps}, or score the actor with evaluate.py --model {self.folder}/model."
         )
 
 
@@ -158,9 +179,8 @@ def readable(metrics: dict, n_steps: int, max_new_tokens: int) -> str:
         parts.append(f"reward {metrics['reward_mean']:.3f}  length {metrics['response_len_mean']:.1f}")
         parts += [f"{name} {metrics[key]:.{n}f}" for name, key, n in SHOWN if key in metrics]
         if metrics["skipped_updates"]:
-            parts.append(
-                f"{metrics['skipped_updates']} updates SKIPPED (gradient not finite; see bad-step-{metrics['step']}.pt)"
-            )
+            skipped, file = metrics["skipped_updates"], f"bad-step-{metrics['step']}.pt"
+            parts.append(f"{skipped} updates SKIPPED (gradient not finite; see {file})")
         if metrics["truncated_frac"] > 0.1:
             # few of these can be right, and the policy learns from the cut (TRL#5697)
             parts.append(f"{metrics['truncated_frac']:.0%} TRUNCATED at {max_new_tokens} tokens")
@@ -174,23 +194,51 @@ def readable(metrics: dict, n_steps: int, max_new_tokens: int) -> str:
     return "  ".join(parts)
 
 
-def rollout_samples(rollout: Rollout, answers: list, tokenizer, step: int, n: int = 4) -> list[dict]:
+def rollout_samples(rollout: Rollout, tokenizer, step: int, n: int = 4) -> list[dict]:
     """A few decoded responses, special tokens shown, spread over the batch."""
-    rows = range(0, len(rollout.texts), max(1, len(rollout.texts) // n))
     samples = []
-    for row in list(rows)[:n]:
+    for row in list(range(0, len(rollout), max(1, len(rollout) // n)))[:n]:
         prompt_len, length = int(rollout.prompt_len_B[row]), int(rollout.response_len_B[row])
         tokens = rollout.tokens_BS[row].tolist()
         samples.append(
             {
-                "step": step,
-                "prompt": tokenizer.decode(tokens[:prompt_len]),
+                "step": step, "prompt": tokenizer.decode(tokens[:prompt_len]),
                 "response": tokenizer.decode(tokens[prompt_len : prompt_len + length]),
-                "answer": answers[row],
-                "gold": rollout.golds[row],
-                "reward": rollout.rewards_B[row].item(),
-                "length": length,
-                "truncated": bool(rollout.truncated_B[row]),
+                "answer": rollout.answers[row], "gold": rollout.golds[row],
+                "reward": rollout.rewards_B[row].item(), "length": length,
+                "truncated": bool(rollout.truncated_B[row])
             }
         )
     return samples
+
+
+# -- the clock ----------------------------------------------------------------------------------------------------
+
+
+class Stopwatch:
+    """Seconds and peak memory by phase, as time/<phase> and memory/<phase> (GiB; on the CPU the process's peak so far)."""
+
+    def __init__(self, world: World):
+        self.world, self.began = world, time.time()
+        self.seconds: dict[str, float] = {}
+        self.memory: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        began, on_gpu = time.time(), self.world.device.type == "cuda"
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.time() - began
+        kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        gib = torch.cuda.max_memory_allocated() / 2**30 if on_gpu else kib / 2**20
+        self.memory[name] = max(self.memory.get(name, 0.0), gib)
+
+    def metrics(self) -> dict[str, float]:
+        ranks = gather_list([self.memory], self.world)
+        memory = {name: max(rank[name] for rank in ranks) for name in self.memory}
+        return (
+            {f"time/{name}": seconds for name, seconds in self.seconds.items()}
+            | {"time/step": time.time() - self.began, "peak_memory_gb": max(memory.values())}
+            | {f"memory/{name}": gib for name, gib in memory.items()}
+        )

@@ -265,12 +265,17 @@ def serve(memory_gb: float, deadline: float) -> None:
 class Verifier:
     """Owns up to `n_workers` processes; an item gets `deadline` seconds, a process `memory_gb` GiB of address space."""
 
-    def __init__(self, n_workers: int = 2, deadline: float = 5.0, memory_gb: float = 2.0):
+    def __init__(self, extract: str = "boxed", n_workers: int = 2, deadline: float = 5.0, memory_gb: float = 2.0):
+        self.extract = extract
         self.n_workers, self.deadline, self.memory_gb = n_workers, deadline, memory_gb
         self.failures = 0  # comparisons ended by the deadline, the worker's death or its memory limit, scored 0.0
         self.failed_starts = 0  # in a row
         self.idle = []  # worker processes
         self.busy = {}  # worker process -> its (gold, answer), None while it starts, and its limit in monotonic seconds
+
+    def reward(self, texts: list[str], golds: list[str]) -> list[float]:
+        """1.0 for every response whose answer is right, else 0.0."""
+        return self.score([extract_answer(text, self.extract) for text in texts], golds)
 
     def score(self, answers: list[str | None], golds: list[str]) -> list[float]:
         """1.0 where the extracted answer is right, else 0.0; a pair that occurs twice is judged once."""

@@ -1,0 +1,241 @@
+"""Prompts → responses. For a batch of prompts, padded on the left, with their mask, this is
+
+    lm.generate(ids, attention_mask=mask, do_sample=True, temperature=temperature, top_k=0, top_p=1.0,
+                max_new_tokens=n, eos_token_id=stops)
+
+token for token where it is greedy, but `generate` is called again and again, each time from the KV cache that the last
+call left: without the responses that have ended, and with waiting ones in their places; equal prompts are prefilled once.
+
+Legend for shape suffixes: B responses under way.
+"""
+
+import argparse
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from transformers import Cache, GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers.cache_utils import DynamicLayer
+
+from distributed import World, gather_list, number, own_slice, progress, stream_seed
+from models import Actor, whole_weights
+from rollout import Response
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How responses are drawn. temperature 0 means greedy; batch is the number of responses generated together."""
+
+    max_new_tokens: int
+    temperature: float
+    stop_ids: frozenset[int]
+    stop_strings: tuple[str, ...]
+    batch: int
+
+
+def add_flags(parser: argparse.ArgumentParser, greedy: bool) -> None:
+    """What a prompt looks like, and how responses are drawn and read."""
+    add = parser.add_argument_group("prompts and responses").add_argument
+    add(
+        "--template",
+        help="prompt as text or file with {problem} in it; default: the tokenizer's chat template"
+    )
+    add(
+        "--extract", choices=("boxed", "last_number"), default="boxed",
+        help="where the answer stands in a response"
+    )
+    add(
+        "--max-new-tokens", type=number(int, 1), default=8192,
+        help="a longer response is cut and counted as truncated"
+    )
+    temperature = number(float, 0, above=not greedy)
+    text = "sampling temperature" + (", 0 is greedy" if greedy else "; log-probabilities are taken at it too")
+    add("--temperature", type=temperature, default=1.0, help=text)
+    add(
+        "--stop", type=stop_string, nargs="+", default=[],
+        help="strings that end a response; \\n stands for a newline"
+    )
+    add(
+        "--generate-batch", type=number(int, 1), default=16,
+        help="responses under way together on one process"
+    )
+
+
+def stop_string(flag: str) -> str:
+    """Shells pass \\n on as two characters."""
+    if not flag:
+        raise argparse.ArgumentTypeError(
+            "'' would end every response at once; leave it out, or name a string"
+        )
+    return flag.replace("\\n", "\n")
+
+
+@torch.no_grad()
+def generate_responses(
+    actor: Actor, tokenizer, prompts: list[list[int]], sampling: Sampling, world: World, seed: int, label: str
+) -> list[Response]:
+    """One response a prompt, in order, the same list on every rank; each rank draws its part of them.
+
+    Sampling is exactly softmax(logits / temperature): every other setting of `generate` is named here as off, because
+    it takes those not named from the model's files or from defaults such as top-k 50 (TRL#3029).
+    """
+    exact = dict(do_sample=True, temperature=sampling.temperature, top_k=0, top_p=1.0)
+    exact = exact if sampling.temperature else dict(do_sample=False)
+    settings = GenerationConfig(max_new_tokens=sampling.max_new_tokens, **exact)
+    own = prompts[own_slice(len(prompts), world)]
+    waiting = sorted(range(len(own)), key=lambda i: -len(own[i]))
+    rows, batch = [], None
+    torch.manual_seed(stream_seed(seed, "sampling", world.rank))
+    responses: list[Response] = [None] * len(own)
+    bar = progress(len(own), label, "response", world)
+    with whole_weights(actor), bar:
+        while rows or waiting:
+            free = sampling.batch - len(rows)
+            if new := waiting[:free]:
+                fresh = prefill(actor, [own[row] for row in new], world.device)
+                batch = join(batch, fresh) if rows else fresh
+                rows, waiting = rows + new, waiting[free:]
+            width = batch.ids.shape[1]
+            start_B = width - batch.mask.sum(1).cpu() + torch.tensor([len(own[row]) for row in rows])
+            stops = Stops(sampling, tokenizer, start_B)
+            ids = actor.generate(
+                inputs=batch.ids, attention_mask=batch.mask, past_key_values=batch.cache,
+                generation_config=settings, stopping_criteria=StoppingCriteriaList([stops])
+            )
+            for b in stops.finished_B.nonzero().flatten().tolist():
+                length, begin = int(stops.length_B[b]), int(start_B[b])
+                tokens = ids[b, begin : begin + (length or sampling.max_new_tokens)].tolist()
+                responses[rows[b]] = Response(own[rows[b]], tokens, truncated=length == 0)
+            bar.update(int(stops.finished_B.sum()))
+            going = (~stops.finished_B).nonzero().flatten()
+            rows = [rows[b] for b in going.tolist()]
+            going = going.to(world.device)
+            batch.cache.batch_select_indices(going)
+            batch.ids, batch.mask = ids[going], F.pad(batch.mask[going], (0, ids.shape[1] - width), value=1)
+    return gather_list(responses, world)
+
+
+def stop_token_ids(actor: Actor, tokenizer, template: str | None) -> set[int]:
+    """Every token that ends a response: base models name different ones in config, generation config and tokenizer
+    (Qwen3#927), and the chat template ends turns with another."""
+    ids: set[int] = set()
+    for source in (
+        actor.lm.config.eos_token_id, actor.saved_generation_config.eos_token_id, tokenizer.eos_token_id
+    ):
+        ids.update([source] if isinstance(source, int) else source or [])
+    if template is None:
+        turn = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "ANSWER"}]
+        rest = tokenizer.apply_chat_template(turn, tokenize=False).rsplit("ANSWER", 1)[-1]
+        after = tokenizer.encode(rest, add_special_tokens=False)
+        special = set(tokenizer.all_special_ids) | set(tokenizer.get_added_vocab().values())
+        if after and after[0] in special:
+            ids.add(after[0])
+    return ids
+
+
+class Stops(StoppingCriteria):
+    """Ends each response at a stop token or stop string, and remembers where: length_B is 0 while a response goes on.
+
+    That record, and neither width nor padding, says later which responses were truncated (AReaL#1637, TRL#5303).
+    Once an eighth of the rows have ended it ends the call of `generate`, so that the next one goes on without them.
+    """
+
+    def __init__(self, sampling: Sampling, tokenizer, start_B: torch.Tensor):
+        self.ids = torch.tensor(sorted(sampling.stop_ids))
+        self.strings = sampling.stop_strings
+        # a token is at least a byte; some more for one that begins before the string
+        self.window = max((len(s.encode()) for s in self.strings), default=0) + 8
+        self.tokenizer = tokenizer
+        self.start_B = start_B  # the columns where the responses begin
+        self.max_new_tokens = sampling.max_new_tokens
+        self.length_B = torch.zeros_like(start_B)
+        self.finished_B = torch.zeros_like(start_B, dtype=torch.bool)
+
+    def ended(self, input_ids):
+        ended_B = torch.isin(input_ids[:, -1], self.ids.to(input_ids.device)).cpu()
+        if self.strings:
+            for b in torch.nonzero(~self.finished_B & ~ended_B).flatten().tolist():
+                tail = input_ids[b, max(int(self.start_B[b]), input_ids.shape[1] - self.window) :]
+                text = self.tokenizer.decode(tail, skip_special_tokens=True)
+                ended_B[b] = any(s in text for s in self.strings)
+        return ended_B
+
+    def __call__(self, input_ids, scores, **kwargs):
+        new_B = input_ids.shape[1] - self.start_B
+        ended_B = ~self.finished_B & self.ended(input_ids)
+        self.length_B[ended_B] = new_B[ended_B]
+        self.finished_B |= ended_B | (new_B == self.max_new_tokens)
+        return (self.finished_B | (8 * self.finished_B.sum() >= len(new_B))).to(input_ids.device)
+
+
+class RoomyLayer(DynamicLayer):
+    """A layer of the KV cache with room for ROOM more tokens; DynamicLayer itself copies everything at every token.
+
+    Sliding windows keep all columns, as `join` needs.
+    """
+
+    ROOM = 128
+    room: list[torch.Tensor] | None = None  # keys and values are the beginnings of these
+
+    def update(self, key_states, value_states, *args, **kwargs):
+        if not self.is_initialized:
+            return super().update(key_states, value_states)
+        begin, end = self.keys.shape[2], self.keys.shape[2] + key_states.shape[2]
+        if self.room is None or self.room[0].shape[2] < end:
+            self.room = [F.pad(x, (0, 0, 0, end - begin + self.ROOM)) for x in (self.keys, self.values)]
+        for room, new in zip(self.room, (key_states, value_states)):
+            room[:, :, begin:end] = new
+        self.keys, self.values = (room[:, :, :end] for room in self.room)
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        super().batch_select_indices(indices)
+        self.room = None
+
+    def join(self, other: Self, columns: int) -> None:
+        """Append other's rows; both are cut or padded at the left to this many columns."""
+        for name in ("keys", "values"):
+            both = (getattr(self, name), getattr(other, name))
+            setattr(self, name, torch.cat([F.pad(x, (0, 0, columns - x.shape[2], 0)) for x in both]))
+        self.room = None
+
+
+@dataclass
+class Batch:
+    """Responses under way, right-aligned: prompt and what is drawn so far [B, S], their mask, the KV cache without the
+    last column."""
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+    cache: Cache
+
+
+def prefill(actor: Actor, prompts: list[list[int]], device: torch.device) -> Batch:
+    """Equal prompts pass through the model once."""
+    unique = {prompt: u for u, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
+    width = max(2, *map(len, unique))  # at least one column before the last
+    ids = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in unique], device=device)
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in unique], device=device)
+    # generate always draws a token; this one is forgotten
+    settings = GenerationConfig(do_sample=False, max_new_tokens=1)
+    cache = Cache(layer_class_to_replicate=RoomyLayer)
+    actor.generate(
+        inputs=ids[:, :-1], attention_mask=mask[:, :-1], past_key_values=cache, generation_config=settings
+    )
+    rows = torch.tensor([unique[tuple(prompt)] for prompt in prompts], device=device)
+    cache.batch_select_indices(rows)
+    return Batch(ids[rows], mask[rows], cache)
+
+
+def join(a: Batch, b: Batch) -> Batch:
+    """Both as one, as wide as the longest row needs."""
+    width = max(int(x.mask.sum(1).max()) for x in (a, b))
+    # a negative padding cuts
+    ids, mask = (
+        torch.cat([F.pad(x, (width - x.shape[1], 0)) for x in pair])
+        for pair in ((a.ids, b.ids), (a.mask, b.mask))
+    )
+    for to, other in zip(a.cache.layers, b.cache.layers):
+        to.join(other, width - 1)
+    return Batch(ids, mask, a.cache)

@@ -1,0 +1,194 @@
+"""One way to update a model, for actor and critics alike, and one to run a model over all responses.
+
+`update_model` makes passes over a rollout. A pass divides the responses into minibatches, one optimizer step each; a
+minibatch is packed into micro-batches within a token budget, and these are dealt to the ranks. How responses are packed
+and dealt changes memory and time, never the update.
+
+Legend for shape suffixes: B responses, T response tokens, N response tokens of a micro-batch in row-major order.
+"""
+
+import math
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Callable, Iterator, NamedTuple
+
+import torch
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+from distributed import UserError, World, generator, progress, sum_over_ranks
+from rollout import Rollout
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How often, in which parts and with which weights a model sees the responses of a rollout."""
+
+    epochs: int
+    n_minibatches: int  # optimizer steps a pass
+    loss_norm: str  # sequence or token, as in token_weights
+    token_budget: int
+    max_grad_norm: float
+    seed: int
+    stream: tuple  # name and counters of the random stream that divides each pass
+    label: str  # of the progress bar
+
+
+def update_model(
+    model: nn.Module, optimizer: torch.optim.Optimizer, loss: Callable, rollout: Rollout, rows: list[int],
+    data: NamedTuple, passes: Passes, world: World
+) -> list[dict[str, float]]:
+    """Minimise the weighted mean of a per-token loss over these responses. -> what to log of each optimizer step
+
+    loss(inputs, weights_N, data_N) -> the sum of this micro-batch's weighted losses, and sums to log (models.Loss); data
+    holds [B, T] arrays, of which it gets the micro-batch's entries. Logged are loss, its sums, and grad_norm before
+    clipping. Where that is not finite, on whichever rank, no rank applies the step.
+    """
+    logged: list[dict[str, float]] = []
+    bar = progress(passes.epochs * passes.n_minibatches, passes.label, "update", world)
+    for epoch in range(passes.epochs):
+        order = generator(passes.seed, *passes.stream, epoch)
+        for minibatch in minibatches(rows, passes.n_minibatches, order):
+            weights_BT = torch.zeros(rollout.mask_BT.shape)
+            weights_BT[minibatch] = token_weights(rollout.mask_BT[minibatch], passes.loss_norm)
+            sums: dict[str, torch.Tensor] = {}
+            for micro_batch in pack(minibatch, rollout.lengths, passes.token_budget, world.size)[world.rank]:
+                picked = [rollout.pick(x_BT, micro_batch.rows, world.device) for x_BT in (weights_BT, *data)]
+                inputs = rollout.inputs(micro_batch.rows, world.device)
+                total, parts = loss(inputs, picked[0], data._make(picked[1:]))
+                # FSDP averages gradients over ranks, so a share of the sum is multiplied by their number (RL2#11,
+                # TRL#3021, verl#7321)
+                (total * (micro_batch.weight * world.size)).backward()
+                for key, x in {"loss": total.detach(), **parts}.items():
+                    sums[key] = sums.get(key, 0) + x.double().cpu() * micro_batch.weight
+            grad_norm = nn.utils.clip_grad_norm_(model.parameters(), passes.max_grad_norm)
+            grad_norm = (grad_norm.full_tensor() if isinstance(grad_norm, DTensor) else grad_norm).item()
+            if math.isfinite(grad_norm):
+                optimizer.step()
+            optimizer.zero_grad()  # no gradients in memory while other models work
+            means = sum_over_ranks(torch.stack(list(sums.values()))).tolist()
+            logged.append(dict(zip(sums, means)) | {"grad_norm": grad_norm})
+            bar.update()
+    bar.close()
+    return logged
+
+
+def mean_of_updates(logged: list[dict[str, float]]) -> dict[str, float]:
+    """-> the means over all optimizer steps, and skipped_updates: how many were not applied"""
+    means = {key: sum(update[key] / len(logged) for update in logged) for key in logged[0]}
+    return means | {"skipped_updates": sum(not math.isfinite(update["grad_norm"]) for update in logged)}
+
+
+@torch.no_grad()
+def score_responses(model: nn.Module, rollout: Rollout, token_budget: int, world: World) -> torch.Tensor:
+    """model.score [..., N] of all responses, the work divided over the ranks. -> [..., B, T] fp32 on the CPU of every
+    rank, zero outside the responses"""
+    scores_BT = None
+    for micro_batch in pack(list(range(len(rollout))), rollout.lengths, token_budget, world.size)[world.rank]:
+        part_N = model.score(rollout.inputs(micro_batch.rows, world.device)).float().cpu()
+        if scores_BT is None:
+            scores_BT = torch.zeros(*part_N.shape[:-1], *rollout.mask_BT.shape)
+        if micro_batch.weight:
+            mask_BT = rollout.mask_BT[micro_batch.rows]
+            part_BT = torch.zeros(*part_N.shape[:-1], *mask_BT.shape)
+            part_BT[..., mask_BT] = part_N
+            scores_BT[..., micro_batch.rows, :] = part_BT
+    return sum_over_ranks(scores_BT)
+
+
+# -- the parts of a pass ------------------------------------------------------------------------------------------
+
+
+def token_weights(mask_BT: torch.Tensor, loss_norm: str) -> torch.Tensor:
+    """What each token's term counts in a mean such as (6)'s; the weights of all given responses sum to 1. -> [B, T]
+
+    sequence: E over responses of (1/|o|) Σ_t; token: every token of the batch alike. Masked tokens count in both.
+    """
+    if loss_norm == "sequence":
+        return mask_BT / (mask_BT.sum(1, keepdim=True).clamp(min=1) * mask_BT.shape[0])
+    return mask_BT / mask_BT.sum()
+
+
+def minibatches(rows: list[int], n: int, order: torch.Generator) -> list[list[int]]:
+    """n nearly equal random parts of the responses that cover all of them; a single part keeps their order."""
+    if n == 1:
+        return [rows]
+    return [
+        torch.tensor(rows)[part].tolist()
+        for part in torch.randperm(len(rows), generator=order).tensor_split(n)
+    ]
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Responses that one rank passes through a model together. weight 0: a filler, so that all ranks do equally many."""
+
+    rows: list[int]
+    weight: float
+
+
+def pack(rows: list[int], lengths: list[int], token_budget: int, world_size: int) -> list[list[MicroBatch]]:
+    """Divide responses into micro-batches for each rank: [rank][i].
+
+    rows: indices of the responses; lengths: prompt + response tokens of every response of the rollout, indexed by row.
+    A micro-batch holds neighbours in length, and count × longest never exceeds token_budget (verl#7553). All ranks get
+    the same number, as many as the budget makes necessary, and about the same work. Nothing is dropped.
+    """
+    if not rows:
+        raise ValueError("pack needs at least one response")
+    rows = sorted(rows, key=lambda r: (-lengths[r], r))
+    longest = lengths[rows[0]]
+    if longest > token_budget:
+        raise UserError(
+            f"--token-budget {token_budget} is smaller than a response with its prompt ({longest} tokens); raise it."
+        )
+
+    def cut(budget: int) -> list[list[int]]:
+        bins: list[list[int]] = []
+        for row in rows:
+            if bins and (len(bins[-1]) + 1) * lengths[bins[-1][0]] <= budget:
+                bins[-1].append(row)
+            else:
+                bins.append([row])
+        return bins
+
+    # the smallest budget that needs no more rounds than the given one: equal rounds for all ranks, evenly filled
+    n_bins = -(-len(cut(token_budget)) // world_size) * world_size
+    low, high = longest, token_budget
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if len(cut(middle)) <= n_bins else (middle + 1, high)
+    bins = [MicroBatch(b, 1.0) for b in cut(low)]
+    # the shortest response, counted zero times, fills up
+    bins += [MicroBatch([rows[-1]], 0.0)] * (n_bins - len(bins))
+    # one round of neighbours for all ranks at a time, in alternating direction
+    rounds = [bins[i : i + world_size] for i in range(0, n_bins, world_size)]
+    rounds = [r if i % 2 == 0 else r[::-1] for i, r in enumerate(rounds)]
+    return [[r[rank] for r in rounds] for rank in range(world_size)]
+
+
+# -- the optimizer ------------------------------------------------------------------------------------------------
+
+
+def adamw(model: nn.Module, lr: float) -> torch.optim.AdamW:
+    """AdamW without weight decay; fused, or its temporaries would be twice as large as the largest weight."""
+    return torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.0, fused=True)
+
+
+@contextmanager
+def offloaded(optimizers: list[torch.optim.Optimizer], wanted: bool) -> Iterator[None]:
+    """Keep the optimizers' states on the CPU for a while, if wanted; what they occupied is free."""
+    tensors = [
+        x for o in optimizers if wanted for state in o.state.values() for x in state.values() if x.dim()
+    ]
+    storages = [(x.to_local() if isinstance(x, DTensor) else x).untyped_storage() for x in tensors]
+    kept = []
+    for storage in storages:
+        kept.append(storage.clone().cpu())
+        storage.resize_(0)
+    try:
+        yield
+    finally:
+        for storage, content in zip(storages, kept):
+            storage.resize_(content.nbytes())
+            storage.copy_(content)
