@@ -43,61 +43,51 @@ from verifier import Verifier
 
 
 def train_step(run: Run, step: int) -> tuple[dict[str, float], Rollout, asyppo.PolicyData]:
-    """One step of the method, in the paper's order. -> what to log, the rollout, what the policy learned
-    from"""
-    args, world, watch = run.args, run.world, Stopwatch(run.world)
+    """One step of the method, in the paper's order. -> metrics, rollout, what the policy learned from"""
+    args, world, watch, metrics = run.args, run.world, Stopwatch(run.world), {}
 
-    # 1. Sample P prompts, draw G responses to each from the current policy, verify them; keep π_old and its
-    # entropy.
+    # 1. Sample P prompts, draw G responses to each from the current policy, verify them; keep log π_old.
     rollout = sample_rollout(run, step, watch)
     mask_BT = rollout.mask_BT
-    rewards_BT = asyppo.terminal_rewards(rollout.rewards_B, mask_BT)
-    metrics, std_BT = rollout_metrics(rollout), None
 
     if run.critics:
         # 2. Shard: each critic gets its own part of every prompt's responses.
         order = generator(args.seed, "shards", step)
         shards_MB = shard(rollout.group_B, len(run.critics), args.shard_by, order)
 
-        # 3. Fit each critic to the returns of its shard; targets at λ < 1 are made with the values before the
-        # fit.
+        # 3. Fit each critic to the returns of its shard (targets at λ < 1 hold the values before the fit).
+        rewards_BT = asyppo.terminal_rewards(rollout.rewards_B, mask_BT)
         old_values = args.critic_order == "last" or args.critic_lam < 1
         before_MBT = run.values(rollout, watch) if old_values else None
         returns_MBT = critic_targets(run, rewards_BT, before_MBT, mask_BT)
         with watch.phase("fit_critics"), offloaded([run.actor_optimizer], args.offload):
-            fit = (run.critics, run.critic_optimizers, rollout, returns_MBT, shards_MB)
-            metrics |= fit_critics(*fit, args, step, world)
+            shares = (rollout, returns_MBT, shards_MB)
+            metrics |= fit_critics(run.critics, run.critic_optimizers, *shares, args, step, world)
 
         # 4. Ensemble: every critic's value of every state, their mean, generalised advantage estimation.
         values_MBT = run.values(rollout, watch) if args.critic_order == "first" else before_MBT
         values_BT = asyppo.aggregate(values_MBT, args.aggregate)
-        advantages_BT = asyppo.gae(rewards_BT, values_BT, mask_BT, args.gamma, args.lam)
+        raw_BT = asyppo.gae(rewards_BT, values_BT, mask_BT, args.gamma, args.lam)
         std_BT = asyppo.disagreement(values_MBT)
         metrics |= value_metrics(values_MBT, std_BT, returns_MBT, rollout, shards_MB)
     else:
         advantages_B = ALGORITHMS[args.algo].advantages(rollout.rewards_B, rollout.group_B, args=args)
-        advantages_BT = mask_BT * advantages_B[:, None]
-    raw_N = advantages_BT[mask_BT]
-    metrics |= {"adv_mean": raw_N.mean().item(), "adv_std": raw_N.std(correction=0).item()}
-    if args.whiten:
-        advantages_BT = asyppo.whiten(advantages_BT, mask_BT)
+        raw_BT, std_BT = mask_BT * advantages_B[:, None], None
+    advantages_BT = asyppo.whiten(raw_BT, mask_BT) if args.whiten else raw_BT
 
-    # 5. Disagreement: no policy gradient where the critics agree most, no entropy bonus where they differ
-    # most.
+    # 5. Disagreement: no policy gradient where critics agree most, no entropy bonus where they differ most.
     signal_BT = token_signal(args.mask_by, std_BT, rollout, generator(args.seed, "random mask", step))
     advantage_mask_BT = asyppo.advantage_mask(signal_BT, mask_BT, args.mask_fraction)
     signal_BT = token_signal(args.filter_by, std_BT, rollout, generator(args.seed, "random filter", step))
     entropy_filter_BT = asyppo.entropy_filter(signal_BT, mask_BT, args.filter_fraction)
-    metrics["adv_masked_frac"] = 1 - int(advantage_mask_BT.sum()) / len(raw_N)
-    metrics["entropy_filtered_frac"] = 1 - int(entropy_filter_BT.sum()) / len(raw_N)
 
     # 6. Policy: several passes of the clipped objective over the same rollout.
     data = asyppo.PolicyData(rollout.old_logp_BT, advantages_BT, advantage_mask_BT, entropy_filter_BT)
     with watch.phase("policy"), offloaded(run.critic_optimizers, args.offload):
         metrics |= asyppo.update_policy(run.actor, run.actor_optimizer, rollout, data, args, step, world)
 
-    metrics |= watch.metrics()
-    metrics["tokens_per_s"] = len(raw_N) / metrics["time/step"]
+    metrics |= watch.metrics() | batch_metrics(rollout, raw_BT, data)
+    metrics["tokens_per_s"] = int(mask_BT.sum()) / metrics["time/step"]
     return metrics, rollout, data
 
 
@@ -138,14 +128,19 @@ def token_signal(by: str, std_BT, rollout: Rollout, order: torch.Generator) -> t
     return {"std": std_BT, "entropy": rollout.old_entropy_BT, "none": None}[by]
 
 
-def rollout_metrics(rollout: Rollout) -> dict[str, float]:
-    """What the responses are like."""
+def batch_metrics(rollout: Rollout, raw_BT: torch.Tensor, data: asyppo.PolicyData) -> dict[str, float]:
+    """What the responses and their advantages before whitening are like, and what the masks take out."""
+    raw_N, n_tokens = raw_BT[rollout.mask_BT], int(rollout.mask_BT.sum())
     return {
         "reward_mean": rollout.rewards_B.mean().item(),
         "reward_std": rollout.rewards_B.std(correction=0).item(),
         "response_len_mean": rollout.response_len_B.float().mean().item(),
         "truncated_frac": rollout.truncated_B.float().mean().item(),
         "entropy": rollout.old_entropy_BT[rollout.mask_BT].mean().item(),
+        "adv_mean": raw_N.mean().item(),
+        "adv_std": raw_N.std(correction=0).item(),
+        "adv_masked_frac": 1 - int(data.advantage_mask.sum()) / n_tokens,
+        "entropy_filtered_frac": 1 - int(data.entropy_filter.sum()) / n_tokens,
     }
 
 
@@ -248,8 +243,8 @@ def set_up(args: argparse.Namespace, world: World) -> Run:
     equal_critics = args.n_critics > 1 and len(set(names)) == 1 and args.minibatch_size == n_responses
     refuse(args.shard_by == "none" and equal_critics,
            "--shard-by none would fit equal critics alike, so that they never disagree; give a "
-           f"--minibatch-size below the {n_responses} responses of a step (each critic then has its own order), "
-           "or different --critics.")
+           f"--minibatch-size below the {n_responses} responses of a step (each critic then has its own "
+           "order), or different --critics.")
     if args.wandb == "online" and world.is_main:
         import wandb
 
