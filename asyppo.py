@@ -75,13 +75,11 @@ def group_advantages(rewards_B: torch.Tensor, group_B: torch.Tensor, scale_by_st
 
 
 def whiten(x_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
-    """Mean 0 and standard deviation 1 over all response tokens; constant input, one token included, gives 0.
-    -> [B, T]"""
+    """Mean 0 and standard deviation 1 over all response tokens; constants give 0. -> [B, T]"""
     x_N = x_BT[mask_BT].double()
     centred_N = x_N - x_N.mean()
     std = centred_N.square().mean().sqrt()
-    # rounding noise of a constant must not be blown up to 1 (ROLL#475); what is not finite stays so, and is
-    # seen
+    # rounding noise of a constant must not be blown up to 1 (ROLL#475); what is not finite is seen
     constant = std <= 1e-8 * max(1.0, x_N.abs().max().item())
     white_N = torch.zeros_like(x_N) if constant else centred_N / std
     return torch.zeros_like(x_BT).masked_scatter(mask_BT, white_N.to(x_BT.dtype))
@@ -118,14 +116,12 @@ def extreme_tokens(x_BT, mask_BT: torch.Tensor, fraction: float, largest: bool) 
 
 
 def advantage_mask(signal_BT: torch.Tensor | None, mask_BT: torch.Tensor, fraction: float) -> torch.Tensor:
-    """I^A (5): false for the k fraction of response tokens with the lowest signal, and outside responses. ->
-    bool [B, T]"""
+    """I^A (5): false for the k fraction of response tokens with the lowest signal. -> bool [B, T]"""
     return mask_BT & ~extreme_tokens(signal_BT, mask_BT, fraction, largest=False)
 
 
 def entropy_filter(signal_BT: torch.Tensor | None, mask_BT: torch.Tensor, fraction: float) -> torch.Tensor:
-    """I^H (5): false for the h fraction of response tokens with the highest signal, and outside responses. ->
-    bool [B, T]"""
+    """I^H (5): false for the h fraction of response tokens with the highest signal. -> bool [B, T]"""
     return mask_BT & ~extreme_tokens(signal_BT, mask_BT, fraction, largest=True)
 
 
@@ -133,8 +129,7 @@ def entropy_filter(signal_BT: torch.Tensor | None, mask_BT: torch.Tensor, fracti
 
 
 class PolicyData(NamedTuple):
-    """What the objective knows of each token: [B, T] for a rollout, [N] for a part of it. A fork adds its own
-    arrays."""
+    """What the objective knows of each token: [B, T] for a rollout, [N] for a part. A fork adds its own."""
 
     old_logp: torch.Tensor
     advantage: torch.Tensor
@@ -154,8 +149,7 @@ def objective(logp_N, entropy_N, data: PolicyData, clip_low: float, clip_high: f
 
 
 def policy_loss(logp_N, entropy_N, data: PolicyData, clip_low: float, clip_high: float, entropy_coef: float):
-    """−(6) of each token, [N]; to log: which tokens are clipped, and an estimate of KL(π_old ‖ π) (Schulman's
-    k3)."""
+    """−(6) of each token, [N]; to log: which tokens are clipped, the k3 estimate of KL(π_old ‖ π)."""
     log_ratio_N = logp_N - data.old_logp
     ratio_N = log_ratio_N.exp()
     up_N = (ratio_N > 1 + clip_high) & (data.advantage > 0)

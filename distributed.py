@@ -34,8 +34,7 @@ from tqdm import tqdm
 
 
 class UserError(Exception):
-    """A mistake that the user can mend; its one sentence is printed instead of a stack trace, and the exit
-    code is 2."""
+    """A mistake that the user can mend: one sentence instead of a stack trace, and exit code 2."""
 
     exit_code = 2
 
@@ -106,8 +105,7 @@ def start(device: str, timeout: float = 30.0) -> World:
 
 
 def stop() -> None:
-    """Leave the process group. The caller drops its models first: gloo's threads abort an exit that still
-    holds them."""
+    """Leave the process group. The caller drops its models first, or gloo's threads abort the exit."""
     if dist.is_initialized():
         dist.destroy_process_group()
     gc.collect()
@@ -247,8 +245,7 @@ def generator(seed: int, stream: str, *counters: int) -> torch.Generator:
 
 
 def own_slice(n: int, world: World) -> slice:
-    """The contiguous part of n items that this rank works on; sizes differ by at most one, and a part may be
-    empty."""
+    """The contiguous part of n items that this rank works on; sizes differ by at most one."""
     return slice(n * world.rank // world.size, n * (world.rank + 1) // world.size)
 
 
@@ -271,8 +268,7 @@ Trained = dict[str, tuple[nn.Module, torch.optim.Optimizer]]  # name -> model an
 
 
 def save_checkpoint(folder: Path, models: Trained, step: int, keep: int, world: World) -> None:
-    """Write models and optimizers as folder/step-N, which gets its name when it is whole; leave the last
-    `keep` of them."""
+    """Write folder/step-N, which gets its name when it is whole; the last `keep` of them stay."""
     new = folder / f"step-{step}.new"
     if world.is_main:
         shutil.rmtree(new, ignore_errors=True)
@@ -287,14 +283,12 @@ def save_checkpoint(folder: Path, models: Trained, step: int, keep: int, world: 
 
 
 def saved_steps(folder: Path) -> list[int]:
-    """The steps after which whole checkpoints stand in the folder, in order; those that were being written do
-    not count."""
+    """The steps after which whole checkpoints stand in the folder, in order."""
     return sorted(int(path.name[5:]) for path in folder.glob("step-*[0-9]"))
 
 
 def load_checkpoint(folder: Path, models: Trained) -> int:
-    """Fill models and optimizers from the last checkpoint, of any number of processes; returns its step, 0
-    without one."""
+    """Fill models and optimizers from the last checkpoint, of any number of processes. -> its step, or 0"""
     if not (steps := saved_steps(folder)):
         return 0
     state = states(models)

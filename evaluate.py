@@ -38,8 +38,7 @@ MAY_CHANGE = {"out", "resume", "generate_batch", "device", "timeout", "compare"}
 
 
 def pass_at_k(n: int, right: int, k: int) -> float:
-    """Probability that k of n responses, `right` of which are right, hold a right one (Chen et al. 2021, eq.
-    1)."""
+    """Probability that k of n responses, `right` of which are right, hold a right one (Chen et al. 2021)."""
     return 1.0 - math.comb(n - right, k) / math.comb(n, k)
 
 
@@ -62,8 +61,7 @@ def majority(answers: list[str | None], rewards: list[float]) -> float:
 
 def half_width(scores_P: np.ndarray) -> float | None:
     """Of the normal 95 % interval of the mean over problems, the unit of sampling: a problem's K responses
-    are not independent of one another. Where all problems score alike the rule of three, 3/P; None for a
-    single problem."""
+    are not independent of one another. The rule of three, 3/P, where all score alike; None for one."""
     if len(scores_P) < 2:
         return None
     if not np.ptp(scores_P):

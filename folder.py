@@ -216,8 +216,7 @@ def rollout_samples(rollout: Rollout, tokenizer, step: int, n: int = 4) -> list[
 
 
 class Stopwatch:
-    """Seconds and peak memory by phase, as time/<phase> and memory/<phase> (GiB; on the CPU the process's
-    peak so far)."""
+    """Seconds and peak memory by phase, as time/<phase> and memory/<phase> (GiB; CPU: so far)."""
 
     def __init__(self, world: World):
         self.world, self.began = world, time.time()

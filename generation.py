@@ -26,8 +26,7 @@ from rollout import Response
 
 @dataclass(frozen=True)
 class Sampling:
-    """How responses are drawn. temperature 0 means greedy; batch is the number of responses generated
-    together."""
+    """How responses are drawn. temperature 0 means greedy; batch: responses generated together."""
 
     max_new_tokens: int
     temperature: float

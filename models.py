@@ -64,8 +64,7 @@ class Actor(nn.Module):
 
 class MiniCritic(nn.Module):
     """A pretrained backbone and one linear layer in fp32, zero-initialised: all critics start from V = 0, so
-    that their disagreement comes from their data and from nothing else. Values never see the temperature
-    (slime#1928)."""
+    that their disagreement comes from their data alone. Values never see the temperature (slime#1928)."""
 
     def __init__(self, backbone: nn.Module):
         super().__init__()
@@ -178,8 +177,7 @@ def read_weights(auto_class, name: str, flag: str, config) -> nn.Module:
 
 @torch.no_grad()
 def check_head(lm: nn.Module, name: str) -> None:
-    """Refuse models whose logits are not hidden states times the output embedding (biases, soft-capping,
-    scaling)."""
+    """Refuse models whose logits are not hidden states times the output embedding (biases, scaling …)."""
     ids = torch.arange(1, 9)[None] % lm.config.vocab_size
     own = lm(input_ids=ids).logits
     ours = lm.base_model(input_ids=ids).last_hidden_state @ lm.get_output_embeddings().weight.T

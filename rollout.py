@@ -107,8 +107,7 @@ def read_problem(row: dict, where: str) -> Problem:
 
 
 def problems_of_step(problems: list[Problem], step: int, n: int, seed: int) -> list[Problem]:
-    """The n problems of a step (counted from 1): every epoch goes through all problems once, in an order of
-    its own."""
+    """The n problems of a step (counted from 1): every epoch has all problems once, in its own order."""
     chosen, orders = [], {}
     for i in range((step - 1) * n, step * n):
         epoch, place = divmod(i, len(problems))
@@ -122,8 +121,7 @@ def problems_of_step(problems: list[Problem], step: int, n: int, seed: int) -> l
 
 
 def read_template(template: str | None, tokenizer, name: str) -> str | None:
-    """--template as text with {problem} in it: given as such, or as a file. None stands for the chat
-    template."""
+    """--template as text with {problem} in it: given as such, or as a file. None: the chat template."""
     if template is None:
         refuse(not tokenizer.chat_template,
                f"{name} has no chat template; give --template FILE or TEXT with {{problem}} in it.")
@@ -157,8 +155,7 @@ class Response:
 
 @dataclass
 class Rollout:
-    """All responses of a step, the same on every rank, on the CPU. Column t of a [B, T] array belongs to
-    o_{t+1}."""
+    """All responses of a step, the same on every rank, on the CPU. Column t of [B, T] is o_{t+1}'s."""
 
     tokens_BS: torch.Tensor  # prompt, response, padding, without gaps
     prompt_len_B: torch.Tensor

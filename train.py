@@ -92,8 +92,7 @@ def train_step(run: Run, step: int) -> tuple[dict[str, float], Rollout, asyppo.P
 
 
 def sample_rollout(run: Run, step: int, watch: Stopwatch) -> Rollout:
-    """Step 1. -> all responses with their rewards, and their log-probabilities and entropies under the
-    policy"""
+    """Step 1. -> all responses with their rewards, their log-probabilities and entropies"""
     args, world = run.args, run.world
     batch = problems_of_step(run.problems, step, args.prompts_per_step, args.seed)
     batch = [problem for problem in batch for _ in range(args.group_size)]
@@ -237,8 +236,7 @@ class Run:
 
 
 def set_up(args: argparse.Namespace, world: World) -> Run:
-    """Everything that can be wrong with the user's models and data is found here, cheap checks before costly
-    ones."""
+    """Everything that can be wrong with the user's models and data is found here, cheap checks first."""
     names, n_responses = critic_names(args), args.prompts_per_step * args.group_size
     equal_critics = args.n_critics > 1 and len(set(names)) == 1 and args.minibatch_size == n_responses
     refuse(args.shard_by == "none" and equal_critics,
@@ -481,8 +479,7 @@ def main(argv: list[str] | None = None) -> int:
         code = train(args, distributed.start(args.device, args.timeout))
     except UserError as error:
         code = distributed.report("train.py", error)
-    # after train has returned: its models are gone; after a crash the others' collectives must not be waited
-    # for
+    # after train has returned: its models are gone; after a crash nothing is waited for
     distributed.stop()
     return code
 

@@ -39,13 +39,11 @@ def update_model(
     model: nn.Module, optimizer: torch.optim.Optimizer, loss: Callable, rollout: Rollout, rows: list[int],
     data: NamedTuple, passes: Passes, world: World,
 ) -> list[dict[str, float]]:
-    """Minimise the weighted mean of a per-token loss over these responses. -> what to log of each optimizer
-    step
+    """Minimise the weighted mean of a per-token loss over these responses. -> what to log of each update
 
-    loss(inputs, weights_N, data_N) -> the sum of this micro-batch's weighted losses, and sums to log
-    (models.Loss); data holds [B, T] arrays, of which it gets the micro-batch's entries. Logged are loss, its
-    sums, and grad_norm before clipping. Where that is not finite, on whichever rank, no rank applies the
-    step.
+    loss(inputs, weights_N, data_N) -> the sum of a micro-batch's weighted losses, and sums to log (models.Loss);
+    data holds [B, T] arrays, of which it gets the micro-batch's entries. Logged are the loss, its sums, and the
+    gradient's norm before clipping. Where that is not finite, on whichever rank, no rank applies the update.
     """
     logged: list[dict[str, float]] = []
     bar = progress(passes.epochs * passes.n_minibatches, passes.label, "update", world)
@@ -63,13 +61,13 @@ def update_model(
                 # (RL2#11, TRL#3021, verl#7321)
                 (total * (micro_batch.weight * world.size)).backward()
                 for key, x in {"loss": total.detach(), **parts}.items():
-                    sums[key] = sums.get(key, 0) + x.double().cpu() * micro_batch.weight
+                    sums[key] = sums.get(key, 0) + x.double() * micro_batch.weight
             grad_norm = nn.utils.clip_grad_norm_(model.parameters(), passes.max_grad_norm)
             grad_norm = (grad_norm.full_tensor() if isinstance(grad_norm, DTensor) else grad_norm).item()
             if math.isfinite(grad_norm):
                 optimizer.step()
             optimizer.zero_grad()  # no gradients in memory while other models work
-            means = sum_over_ranks(torch.stack(list(sums.values()))).tolist()
+            means = sum_over_ranks(torch.stack(list(sums.values())).cpu()).tolist()
             logged.append(dict(zip(sums, means)) | {"grad_norm": grad_norm})
             bar.update()
     bar.close()
@@ -115,8 +113,7 @@ def token_weights(mask_BT: torch.Tensor, loss_norm: str) -> torch.Tensor:
 
 
 def minibatches(rows: list[int], n: int, order: torch.Generator) -> list[list[int]]:
-    """n nearly equal random parts of the responses that cover all of them; a single part keeps their
-    order."""
+    """n nearly equal random parts of the responses that cover all of them; a single part keeps its order."""
     if n == 1:
         return [rows]
     shuffled = torch.tensor(rows)[torch.randperm(len(rows), generator=order)]
@@ -125,8 +122,7 @@ def minibatches(rows: list[int], n: int, order: torch.Generator) -> list[list[in
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Responses that one rank passes through a model together. weight 0: a filler, so that all ranks do
-    equally many."""
+    """Responses that one rank passes through a model together. weight 0: a filler, for equal numbers."""
 
     rows: list[int]
     weight: float
@@ -157,8 +153,7 @@ def pack(rows: list[int], lengths: list[int], token_budget: int, world_size: int
                 bins.append([row])
         return bins
 
-    # the smallest budget that needs no more rounds than the given one: equal rounds for all ranks, evenly
-    # filled
+    # the smallest budget that needs no more rounds than the given one: equal rounds, evenly filled
     n_bins = -(-len(cut(token_budget)) // world_size) * world_size
     low, high = longest, token_budget
     while low < high:
