@@ -88,8 +88,15 @@ def whiten(x_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
 # -- the critics' agreement ----------------------------------------------------------------------------------
 
 
-def aggregate(values_MBT: torch.Tensor, how: str) -> torch.Tensor:
-    """Ensemble value V̄(s_t) (4): the mean over critics; min is the paper's rejected variant. -> [B, T]"""
+def aggregate(values_MBT: torch.Tensor, how: str, shards_MB: torch.Tensor | None = None) -> torch.Tensor:
+    """Ensemble value V̄(s_t) (4): the mean over critics; min is the paper's rejected variant. -> [B, T]
+
+    crossfit (ours): the mean over those critics that were not fitted on the response, bool shards_MB, so that the
+    baseline does not know the return that it is held against.
+    """
+    if how == "crossfit":
+        unseen_MB1 = ~shards_MB[:, :, None]
+        return torch.where(unseen_MB1, values_MBT, 0.0).sum(0) / unseen_MB1.sum(0)
     return values_MBT.mean(0) if how == "mean" else values_MBT.amin(0)
 
 

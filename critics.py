@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from asyppo import aggregate
 from distributed import World
 from models import MiniCritic
 from rollout import Rollout
@@ -59,26 +60,59 @@ def value_loss(values_N: torch.Tensor, data: ValueData) -> tuple[torch.Tensor, d
     return (values_N - data.returns).square(), {}
 
 
+def state_counts(mask_BT: torch.Tensor, fractions: list[float] | None) -> torch.Tensor:
+    """Which states the critics' loss is taken at: all, or those at these fractions of each response. -> [B, T]
+
+    With one terminal reward all tokens of a response have one target, and a loss at all of them makes values
+    flat within it; a few well-separated states do not (SP3O: Rethinking Critic Learning in PPO, 2026).
+    """
+    if not fractions:
+        return mask_BT
+    counts_BT, length_B = torch.zeros(mask_BT.shape), mask_BT.sum(1)
+    for fraction in fractions:
+        t_B = (fraction * length_B).long().clamp(max=length_B - 1)
+        counts_BT[torch.arange(len(mask_BT)), t_B] = 1
+    return counts_BT
+
+
+def inverse_group_std(rewards_B: torch.Tensor, group_B: torch.Tensor) -> torch.Tensor:
+    """Noise-normalised regression (EasyPPO, 2026): 1 over the standard deviation of a group's returns. -> [B]
+
+    A group without spread counts as one of its size in which a single response differs: the smallest deviation
+    that right and wrong answers can have, √(n − 1) / n.
+    """
+    scale_B = torch.zeros(len(rewards_B))
+    for group in group_B.unique():
+        members = group_B == group
+        n = int(members.sum())
+        scale_B[members] = 1 / max(rewards_B[members].std(correction=0).item(), (n - 1) ** 0.5 / n or 1.0)
+    return scale_B
+
+
 def fit_critics(
     critics: list[MiniCritic], optimizers: list[torch.optim.Optimizer], rollout: Rollout,
     returns_MBT: torch.Tensor, shards_MB: torch.Tensor, args, step: int, world: World,
 ) -> dict[str, float]:
-    """Step 3: minimise each critic's mean squared error over the response tokens of its own shard. -> what to
-    log
+    """Step 3: minimise each critic's mean squared error over the states of its own shard. -> what to log
 
-    A critic takes as many optimizer steps a pass as the actor, over its share of the responses.
+    Without --critic-minibatch-size a critic takes as many optimizer steps a pass as the actor.
     """
     metrics = {}
+    counts_BT = state_counts(rollout.mask_BT, args.critic_states)
+    if args.critic_norm == "std":
+        counts_BT = counts_BT * inverse_group_std(rollout.rewards_B, rollout.group_B)[:, None]
     for m, (critic, optimizer) in enumerate(zip(critics, optimizers)):
+        rows = torch.nonzero(shards_MB[m]).flatten().tolist()
+        size = args.critic_minibatch_size
         passes = Passes(
-            epochs=args.critic_epochs, n_minibatches=len(rollout) // args.minibatch_size, loss_norm="token",
+            epochs=args.critic_epochs, loss_norm="token",
+            n_minibatches=-(-len(rows) // size) if size else len(rollout) // args.minibatch_size,
             token_budget=args.token_budget, max_grad_norm=args.max_grad_norm, seed=args.seed,
             stream=("critic minibatches", step, m), label=f"critic {m}",
         )
-        rows = torch.nonzero(shards_MB[m]).flatten().tolist()
         loss = partial(critic.loss, token_loss=value_loss)
         data = ValueData(returns_MBT[m])
-        updates = update_model(critic, optimizer, loss, rollout, rows, data, passes, world)
+        updates = update_model(critic, optimizer, loss, rollout, rows, data, passes, world, counts_BT)
         metrics |= {f"critic{m}/{key}": mean for key, mean in mean_of_updates(updates).items()}
     return metrics
 
@@ -99,6 +133,17 @@ def explained_variance(values_N: torch.Tensor, returns_N: torch.Tensor) -> float
     return (1 - (returns_N - values_N).double().var(correction=0) / variance).item()
 
 
+def share_within(x_BT: torch.Tensor, mask_BT: torch.Tensor) -> float:
+    """Share of x's variance over response tokens that lies within responses; the rest is between them."""
+    x_BT = torch.where(mask_BT, x_BT, 0.0).double()
+    mean_B1 = x_BT.sum(1, keepdim=True) / mask_BT.sum(1, keepdim=True)
+    return ((x_BT - mean_B1)[mask_BT].square().mean() / x_BT[mask_BT].var(correction=0)).item()
+
+
+def correlation(x_N: torch.Tensor, y_N: torch.Tensor) -> float:
+    return torch.corrcoef(torch.stack([x_N, y_N]).double())[0, 1].item()
+
+
 def value_metrics(values_MBT, std_BT, returns_MBT, rollout: Rollout, shards_MB) -> dict[str, float]:
     """What the critics know and how they differ; all over response tokens.
 
@@ -107,7 +152,13 @@ def value_metrics(values_MBT, std_BT, returns_MBT, rollout: Rollout, shards_MB) 
     """
     mask_BT = rollout.mask_BT
     right_BT = mask_BT & (rollout.rewards_B > 0)[:, None]
-    metrics = {"value_mean": values_MBT.mean(0)[mask_BT].mean().item()}
+    values_BT, unseen_MB = values_MBT.mean(0), ~shards_MB
+    metrics = {"value_mean": values_BT[mask_BT].mean().item(), "value_within": share_within(values_BT, mask_BT)}
+    returns_N = returns_MBT.mean(0)[mask_BT]
+    metrics["ensemble/explained_variance"] = explained_variance(values_BT[mask_BT], returns_N)
+    if unseen_MB.any(0).all():
+        crossfit_N = aggregate(values_MBT, "crossfit", shards_MB)[mask_BT]
+        metrics["ensemble/explained_variance_heldout"] = explained_variance(crossfit_N, returns_N)
     for m, (values_BT, returns_BT) in enumerate(zip(values_MBT, returns_MBT)):
         heldout_BT = mask_BT & ~shards_MB[m][:, None]
         for name, chosen_BT in (("explained_variance", mask_BT), ("explained_variance_heldout", heldout_BT)):
@@ -121,4 +172,15 @@ def value_metrics(values_MBT, std_BT, returns_MBT, rollout: Rollout, shards_MB) 
         corr_MM = torch.corrcoef(values_MBT[:, mask_BT].double())
         above = torch.triu(torch.ones_like(corr_MM, dtype=torch.bool), diagonal=1)
         metrics["critic_corr"] = corr_MM[above].mean().item()
+        metrics["value_std_within"] = share_within(std_BT, mask_BT)
     return {key: value for key, value in metrics.items() if value == value}
+
+
+def signal_metrics(values_MBT, std_BT, advantages_BT, rollout: Rollout) -> dict[str, float]:
+    """Do values and their disagreement go with the policy's entropy, and with the size of a token's gradient,
+    |Ā_t| · ‖∂ log π(o_t)/∂z_t‖ at ρ = 1? (the paper's figures 6 and 11)"""
+    mask_BT, metrics = rollout.mask_BT, {}
+    others = {"entropy": rollout.old_entropy_BT, "gradient": advantages_BT.abs() * rollout.old_slope_BT}
+    for name, x_BT in {"value": values_MBT.mean(0), "value_std": std_BT}.items():
+        metrics |= {f"{name}_{of}_corr": correlation(x_BT[mask_BT], y_BT[mask_BT]) for of, y_BT in others.items()}
+    return metrics

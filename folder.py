@@ -149,7 +149,7 @@ class Log:
             append_rows(self.folder / "rollouts.jsonl", samples)
             if self.wandb:
                 self.wandb.log(metrics, step=metrics["step"])
-            print(readable(metrics, self.args.steps, self.args.max_new_tokens), flush=True)
+            print(readable(metrics, self.args), flush=True)
 
     def stop(self, step: int, why: str) -> None:
         if self.is_main:
@@ -167,7 +167,7 @@ class Log:
         accuracies = [row[self.eval_key] for row in rows if self.eval_key in row]
         reached = f"held-out accuracy {accuracies[0]:.1%} → {accuracies[-1]:.1%}; " if accuracies else ""
         steps, where = self.args.steps, self.folder
-        print(f"Finished step {steps} after {seconds / 60:.1f} minutes: {reached}models, checkpoint, metrics "
+        print(f"Finished step {self.args.critic_warmup + steps} after {seconds / 60:.1f} minutes: {reached}models, checkpoint, metrics "
               f"and rollouts are in {where}.\nNext: train on with the same command and --resume {where} "
               f"--steps {2 * steps}, or score the actor with evaluate.py --model {where}/model.")
 
@@ -175,9 +175,11 @@ class Log:
 SHOWN = (("entropy", "entropy", 3), ("kl", "approx_kl", 4), ("clip", "clip_frac", 3))
 
 
-def readable(metrics: dict, n_steps: int, max_new_tokens: int) -> str:
+def readable(metrics: dict, args: argparse.Namespace) -> str:
     """The step in one line."""
-    parts = [f"step {metrics['step']:>4}/{n_steps}"]
+    parts = [f"step {metrics['step']:>4}/{args.critic_warmup + args.steps}"]
+    if 0 < metrics["step"] <= args.critic_warmup:
+        parts.append("critics only")
     if "reward_mean" in metrics:
         parts.append(f"reward {metrics['reward_mean']:.3f}  length {metrics['response_len_mean']:.1f}")
         parts += [f"{name} {metrics[key]:.{n}f}" for name, key, n in SHOWN if key in metrics]
@@ -186,8 +188,8 @@ def readable(metrics: dict, n_steps: int, max_new_tokens: int) -> str:
             parts.append(f"{skipped} updates SKIPPED (gradient not finite; see {file})")
         if metrics["truncated_frac"] > 0.1:
             # few of these can be right, and the policy learns from the cut (TRL#5697)
-            parts.append(f"{metrics['truncated_frac']:.0%} TRUNCATED at {max_new_tokens} tokens")
-        variances = [v for k, v in metrics.items() if k.endswith("/explained_variance")]
+            parts.append(f"{metrics['truncated_frac']:.0%} TRUNCATED at {args.max_new_tokens} tokens")
+        variances = [v for k, v in metrics.items() if k.startswith("critic") and k.endswith("/explained_variance")]
         if variances:
             parts.append("explained " + "/".join(f"{v:.2f}" for v in variances))
         if "value_std_p50" in metrics:

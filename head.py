@@ -16,17 +16,21 @@ import torch
 HEAD_CHUNK = 256
 
 
-def score(hidden_NH, weight_VH, targets_N, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """-> log π(target | state) and the entropy of π(· | state) in nats, both [N] fp32, without gradient."""
-    logp_N = torch.empty(len(hidden_NH), dtype=torch.float32, device=hidden_NH.device)
-    entropy_N = torch.empty_like(logp_N)
+def score(hidden_NH, weight_VH, targets_N, temperature: float, with_slope: bool = False) -> list[torch.Tensor]:
+    """-> log π(target | state), the entropy of π(· | state) in nats and, if asked for, the length of ∂ log π(target)/∂z,
+    √(1 − 2 p_y + Σ p²); each [N] fp32, without gradient."""
+    scores = [torch.empty(len(hidden_NH), dtype=torch.float32, device=hidden_NH.device) for _ in range(2 + with_slope)]
     with torch.no_grad():
         for part in chunks(len(hidden_NH)):
             logp_CV = log_softmax(hidden_NH[part], weight_VH, temperature)
-            logp_N[part] = logp_CV.gather(1, targets_N[part, None]).squeeze(1)
-            entropy_N[part] = entropy(logp_CV, logp_CV.exp())
-            del logp_CV  # before the next chunk's is made
-    return logp_N, entropy_N
+            p_CV = logp_CV.exp()
+            scores[0][part] = logp_CV.gather(1, targets_N[part, None]).squeeze(1)
+            scores[1][part] = entropy(logp_CV, p_CV)
+            if with_slope:
+                square_C = 1 - 2 * scores[0][part].exp() + torch.einsum("cv,cv->c", p_CV, p_CV)
+                scores[2][part] = square_C.clamp(min=0).sqrt()
+            del logp_CV, p_CV  # before the next chunk's are made
+    return scores
 
 
 def loss(

@@ -28,7 +28,7 @@ import torch
 import asyppo
 import distributed
 import generation
-from critics import ensemble_values, fit_critics, shard, value_metrics
+from critics import ensemble_values, fit_critics, shard, signal_metrics, value_metrics
 from distributed import StopRequest, UserError, World, gather_list, generator, number, refuse
 from distributed import load_checkpoint, save_checkpoint, saved_steps, stream_seed, writing
 from evaluate import evaluate, summarise
@@ -66,10 +66,13 @@ def train_step(run: Run, step: int) -> tuple[dict[str, float], Rollout, asyppo.P
 
         # 4. Ensemble: every critic's value of every state, their mean, generalised advantage estimation.
         values_MBT = run.values(rollout, watch) if args.critic_order == "first" else before_MBT
-        values_BT = asyppo.aggregate(values_MBT, args.aggregate)
+        values_BT = asyppo.aggregate(values_MBT, args.aggregate, shards_MB)
         raw_BT = asyppo.gae(rewards_BT, values_BT, mask_BT, args.gamma, args.lam)
         std_BT = asyppo.disagreement(values_MBT)
         metrics |= value_metrics(values_MBT, std_BT, returns_MBT, rollout, shards_MB)
+        if args.gate and metrics.get("ensemble/explained_variance_heldout", 0.0) <= 0:
+            # critics that explain nothing add noise: the group's mean is the better baseline (EVPO, 2026)
+            raw_BT = mask_BT * asyppo.group_advantages(rollout.rewards_B, rollout.group_B, False)[:, None]
     else:
         advantages_B = ALGORITHMS[args.algo].advantages(rollout.rewards_B, rollout.group_B, args=args)
         raw_BT, std_BT = mask_BT * advantages_B[:, None], None
@@ -77,15 +80,18 @@ def train_step(run: Run, step: int) -> tuple[dict[str, float], Rollout, asyppo.P
 
     # 5. Disagreement: no policy gradient where critics agree most, no entropy bonus where they differ most.
     signal_BT = token_signal(args.mask_by, std_BT, rollout, generator(args.seed, "random mask", step))
-    advantage_mask_BT = asyppo.advantage_mask(signal_BT, mask_BT, args.mask_fraction)
+    advantage_mask_BT = asyppo.advantage_mask(signal_BT, mask_BT, mask_fraction(args, metrics))
     signal_BT = token_signal(args.filter_by, std_BT, rollout, generator(args.seed, "random filter", step))
     entropy_filter_BT = asyppo.entropy_filter(signal_BT, mask_BT, args.filter_fraction)
 
     # 6. Policy: several passes of the clipped objective over the same rollout.
     data = asyppo.PolicyData(rollout.old_logp_BT, advantages_BT, advantage_mask_BT, entropy_filter_BT)
-    with watch.phase("policy"), offloaded(run.critic_optimizers, args.offload):
-        metrics |= asyppo.update_policy(run.actor, run.actor_optimizer, rollout, data, args, step, world)
+    if step > args.critic_warmup:
+        with watch.phase("policy"), offloaded(run.critic_optimizers, args.offload):
+            metrics |= asyppo.update_policy(run.actor, run.actor_optimizer, rollout, data, args, step, world)
 
+    if run.critics and rollout.old_slope_BT is not None:
+        metrics |= signal_metrics(values_MBT, std_BT, advantages_BT, rollout)
     metrics |= watch.metrics() | batch_metrics(rollout, raw_BT, data)
     metrics["tokens_per_s"] = int(mask_BT.sum()) / metrics["time/step"]
     return metrics, rollout, data
@@ -106,8 +112,10 @@ def sample_rollout(run: Run, step: int, watch: Stopwatch) -> Rollout:
         answers, rewards = verify(responses, golds, args.extract, run.reward, run.tokenizer, world)
     rollout = make_rollout(responses, golds, answers, rewards, args.group_size)
     with watch.phase("score"):
-        old_BT = score_responses(run.actor, rollout, args.token_budget, world)
-    rollout.old_logp_BT, rollout.old_entropy_BT = old_BT
+        due = bool(args.eval_every) and step % args.eval_every == 0
+        scores = score_responses(run.actor, rollout, args.token_budget, world, with_slope=due)
+    rollout.old_logp_BT, rollout.old_entropy_BT, *slope_BT = scores
+    rollout.old_slope_BT = slope_BT[0] if due else None
     return rollout
 
 
@@ -125,6 +133,13 @@ def token_signal(by: str, std_BT, rollout: Rollout, order: torch.Generator) -> t
     if by == "random":
         return torch.rand(rollout.mask_BT.shape, generator=order)
     return {"std": std_BT, "entropy": rollout.old_entropy_BT, "none": None}[by]
+
+
+def mask_fraction(args: argparse.Namespace, metrics: dict[str, float]) -> float:
+    """k; adaptive: 0.2 times the share of the returns' variance that critics leave unexplained where not fitted."""
+    if args.mask_fraction != "adaptive":
+        return args.mask_fraction
+    return 0.2 * (1 - max(0.0, metrics.get("ensemble/explained_variance_heldout", 0.0)))
 
 
 def batch_metrics(rollout: Rollout, raw_BT: torch.Tensor, data: asyppo.PolicyData) -> dict[str, float]:
@@ -156,7 +171,8 @@ def train(args: argparse.Namespace, world: World) -> int:
     with run.verifier, StopRequest(world) as request:
         if run.held_out and done == 0:
             log.write({"step": 0, log.eval_key: held_out_accuracy(run)}, [])
-        for step in range(done + 1, args.steps + 1):
+        last_step = args.critic_warmup + args.steps
+        for step in range(done + 1, last_step + 1):
             failures = run.verifier.failures
             metrics, rollout, data = train_step(run, step)
             metrics["verify_failures"] = sum(gather_list([run.verifier.failures - failures], world))
@@ -165,7 +181,7 @@ def train(args: argparse.Namespace, world: World) -> int:
             if skipped and world.is_main:
                 torch.save(vars(rollout) | data._asdict(), out / f"bad-step-{step}.pt")
             bad_steps = bad_steps + 1 if skipped else 0
-            too_bad, last = bad_steps == args.max_bad_steps, step == args.steps
+            too_bad, last = bad_steps == args.max_bad_steps, step == last_step
             due = last or (args.eval_every and step % args.eval_every == 0)
             if run.held_out and due and not (too_bad or request.seen()):
                 metrics[log.eval_key] = held_out_accuracy(run)
@@ -262,7 +278,8 @@ def set_up(args: argparse.Namespace, world: World) -> Run:
            f"--token-budget {args.token_budget} cannot hold the longest prompt and response "
            f"({longest} tokens).")
     folder = open_folder(args, args.algo, MAY_CHANGE, world)
-    refuse(args.resume and args.steps < max(saved_steps(folder.path / "checkpoint"), default=0),
+    done = max(saved_steps(folder.path / "checkpoint"), default=0)
+    refuse(args.resume and args.critic_warmup + args.steps < done,
            f"--resume: the run in {folder.path} has done more than {args.steps} steps already; "
            "raise --steps.")
 
@@ -367,8 +384,13 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--critic-lr", type=positive, default=5e-6, help="AdamW learning rate of the critics")
     add("--critic-epochs", type=least_1, default=4, help="passes of each critic over its shard of a rollout")
     add("--critic-order", choices=("first", "last"), default="first", help="fit before or after their values make the advantage")
+    add("--critic-minibatch-size", type=least_1, help="responses per optimizer step of a critic; default: as many steps as the actor")
+    add("--critic-warmup", type=least_0, default=0, help="rollouts before the others that fit the critics and leave the actor alone")
+    add("--critic-states", type=share, nargs="+", help="fit at these fractions of each response only, e.g. 0.3 0.6 0.9 (SP3O); default: all tokens")
+    add("--critic-norm", choices=("none", "std"), default="none", help="std: a group's loss over its returns' deviation (EasyPPO)")
+    add("--gate", action=switch, default=False, help="the group's mean as baseline while critics explain nothing of unseen responses (EVPO)")
     add("--shard-by", choices=("group", "prompt", "none"), default="group", help="divide each group's responses over critics, whole prompts, or nothing")
-    add("--aggregate", choices=("mean", "min"), default="mean", help="ensemble value from the critics' values")
+    add("--aggregate", choices=("mean", "min", "crossfit"), default="mean", help="ensemble value; crossfit: of critics not fitted on the response")
 
     add = parser.add_argument_group("advantage").add_argument
     add("--gamma", type=share, default=1.0, help="discount γ")
@@ -387,7 +409,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--entropy-coef", type=number(float, 0), default=1e-3, help="β, weight of the entropy bonus")
     signals = ("std", "entropy", "random", "none")
     add("--mask-by", choices=signals, default="std", help="tokens lowest in this get no policy gradient")
-    add("--mask-fraction", type=share, help="k, share of response tokens so masked (default: 0.2, with none 0)")
+    k = lambda text: text if text == "adaptive" else share(text)
+    add("--mask-fraction", type=k, help="k, share of tokens so masked (default: 0.2, with none 0); adaptive: less as the critics learn")
     add("--filter-by", choices=signals, default="std", help="tokens highest in this get no entropy bonus")
     add("--filter-fraction", type=share, help="h, share of response tokens so filtered (default: 0.2, with none 0)")
     add("--loss-norm", choices=("sequence", "token"), default="sequence", help="mean over each response, then responses; or over all tokens")
@@ -395,7 +418,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
     add = parser.add_argument_group("run").add_argument
     add("--seed", type=int, default=0, help="rules the streams data, sampling, shards and minibatches, independently")
-    add("--steps", type=least_1, default=500, help="rollouts to train on")
+    add("--steps", type=least_1, default=500, help="rollouts to train the actor on, after those of --critic-warmup")
     add("--token-budget", type=least_1, default=16384, help="tokens of a micro-batch, padding included: a hard bound")
     add("--eval-every", type=least_0, default=10, help="steps between evaluations on --eval-data; first and last always")
     add("--eval-data", help="held-out problems, named like --data; one sampled response each")
@@ -457,6 +480,15 @@ def derive(flags: argparse.Namespace) -> argparse.Namespace:
            f"--minibatch-size {minibatch_size} does not divide the {n_responses} responses of a step.")
     refuse(flags.shard_by != "none" and n_critics and smallest_shard < n_responses // minibatch_size,
            f"--minibatch-size {minibatch_size} leaves critics without a response in a minibatch; raise it.")
+    unseen = n_critics > 1 and flags.shard_by != "none"
+    for flag, wanted in (("--aggregate crossfit", flags.aggregate == "crossfit"), ("--gate", flags.gate),
+                         ("--mask-fraction adaptive", flags.mask_fraction == "adaptive")):
+        refuse(wanted and not unseen,
+               f"{flag} needs responses that a critic was not fitted on: two critics or more, and shards.")
+    refuse(n_critics == 0 and flags.critic_warmup, "--critic-warmup needs critics.")
+    refuse(flags.critic_minibatch_size and flags.critic_minibatch_size > smallest_shard,
+           f"--critic-minibatch-size {flags.critic_minibatch_size} is larger than a critic's share of a step, "
+           f"{smallest_shard} responses.")
     refuse(flags.token_budget < flags.max_new_tokens,
            f"--token-budget {flags.token_budget} is smaller than a response of --max-new-tokens "
            f"{flags.max_new_tokens}.")

@@ -37,21 +37,23 @@ class Passes:
 
 def update_model(
     model: nn.Module, optimizer: torch.optim.Optimizer, loss: Callable, rollout: Rollout, rows: list[int],
-    data: NamedTuple, passes: Passes, world: World,
+    data: NamedTuple, passes: Passes, world: World, counts_BT: torch.Tensor | None = None,
 ) -> list[dict[str, float]]:
     """Minimise the weighted mean of a per-token loss over these responses. -> what to log of each update
 
     loss(inputs, weights_N, data_N) -> the sum of a micro-batch's weighted losses, and sums to log (models.Loss);
     data holds [B, T] arrays, of which it gets the micro-batch's entries. Logged are the loss, its sums, and the
     gradient's norm before clipping. Where that is not finite, on whichever rank, no rank applies the update.
+    counts_BT: what each token counts in the mean before it is normalised; by default every response token 1.
     """
+    counts_BT = rollout.mask_BT if counts_BT is None else counts_BT
     logged: list[dict[str, float]] = []
     bar = progress(passes.epochs * passes.n_minibatches, passes.label, "update", world)
     for epoch in range(passes.epochs):
         order = generator(passes.seed, *passes.stream, epoch)
         for minibatch in minibatches(rows, passes.n_minibatches, order):
             weights_BT = torch.zeros(rollout.mask_BT.shape)
-            weights_BT[minibatch] = token_weights(rollout.mask_BT[minibatch], passes.loss_norm)
+            weights_BT[minibatch] = token_weights(counts_BT[minibatch], passes.loss_norm)
             sums: dict[str, torch.Tensor] = {}
             for micro_batch in pack(minibatch, rollout.lengths, passes.token_budget, world.size)[world.rank]:
                 picked = [rollout.pick(x_BT, micro_batch.rows, world.device) for x_BT in (weights_BT, *data)]
@@ -81,12 +83,12 @@ def mean_of_updates(logged: list[dict[str, float]]) -> dict[str, float]:
 
 
 @torch.no_grad()
-def score_responses(model: nn.Module, rollout: Rollout, token_budget: int, world: World) -> torch.Tensor:
+def score_responses(model: nn.Module, rollout: Rollout, token_budget: int, world: World, **how) -> torch.Tensor:
     """model.score [..., N] of all responses, the work divided over the ranks. -> [..., B, T] fp32 on the CPU
     of every rank, zero outside the responses"""
     scores_BT = None
     for micro_batch in pack(list(range(len(rollout))), rollout.lengths, token_budget, world.size)[world.rank]:
-        part_N = model.score(rollout.inputs(micro_batch.rows, world.device)).float().cpu()
+        part_N = model.score(rollout.inputs(micro_batch.rows, world.device), **how).float().cpu()
         if scores_BT is None:
             scores_BT = torch.zeros(*part_N.shape[:-1], *rollout.mask_BT.shape)
         if micro_batch.weight:
@@ -100,16 +102,14 @@ def score_responses(model: nn.Module, rollout: Rollout, token_budget: int, world
 # -- the parts of a pass -------------------------------------------------------------------------------------
 
 
-def token_weights(mask_BT: torch.Tensor, loss_norm: str) -> torch.Tensor:
-    """What each token's term counts in a mean such as (6)'s; the weights of all given responses sum to 1. ->
-    [B, T]
+def token_weights(counts_BT: torch.Tensor, loss_norm: str) -> torch.Tensor:
+    """What each token's term weighs in a mean such as (6)'s; the weights of given responses sum to 1. -> [B, T]
 
-    sequence: E over responses of (1/|o|) Σ_t; token: every token of the batch alike. Masked tokens count in
-    both.
+    sequence: E over responses of (1/|o|) Σ_t; token: every token of the batch alike. Masked tokens count in both.
     """
     if loss_norm == "sequence":
-        return mask_BT / (mask_BT.sum(1, keepdim=True).clamp(min=1) * mask_BT.shape[0])
-    return mask_BT / mask_BT.sum()
+        return counts_BT / (counts_BT.sum(1, keepdim=True).clamp(min=1) * len(counts_BT))
+    return counts_BT / counts_BT.sum()
 
 
 def minibatches(rows: list[int], n: int, order: torch.Generator) -> list[list[int]]:
