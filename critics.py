@@ -14,7 +14,7 @@ from asyppo import aggregate
 from distributed import World
 from models import MiniCritic
 from rollout import Rollout
-from updates import Passes, mean_of_updates, score_responses, update_model
+from updates import mean_of_updates, score_responses, update_model
 
 # -- step 2: shards ------------------------------------------------------------------------------------------
 
@@ -104,15 +104,12 @@ def fit_critics(
     for m, (critic, optimizer) in enumerate(zip(critics, optimizers)):
         rows = torch.nonzero(shards_MB[m]).flatten().tolist()
         size = args.critic_minibatch_size
-        passes = Passes(
-            epochs=args.critic_epochs, loss_norm="token",
-            n_minibatches=-(-len(rows) // size) if size else len(rollout) // args.minibatch_size,
-            token_budget=args.token_budget, max_grad_norm=args.max_grad_norm, seed=args.seed,
-            stream=("critic minibatches", step, m), label=f"critic {m}",
+        n_minibatches = -(-len(rows) // size) if size else len(rollout) // args.minibatch_size
+        updates = update_model(
+            critic, optimizer, partial(critic.loss, token_loss=value_loss), rollout, rows,
+            ValueData(returns_MBT[m]), args, world, epochs=args.critic_epochs, n_minibatches=n_minibatches,
+            loss_norm="token", stream=("critic minibatches", step, m), counts_BT=counts_BT,
         )
-        loss = partial(critic.loss, token_loss=value_loss)
-        data = ValueData(returns_MBT[m])
-        updates = update_model(critic, optimizer, loss, rollout, rows, data, passes, world, counts_BT)
         metrics |= {f"critic{m}/{key}": mean for key, mean in mean_of_updates(updates).items()}
     return metrics
 
