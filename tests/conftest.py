@@ -1,4 +1,4 @@
-"""Shared by all tests: small random models on disk, actor and tokenizer loaded from them, one process's world."""
+"""Shared by all tests: small random models on disk and loaded, the world of one process, what train calls."""
 
 import os
 from functools import partial
@@ -40,7 +40,7 @@ def save_model(model, folder: Path) -> str:
 
 @pytest.fixture(scope="session")
 def qwen(tmp_path_factory) -> str:
-    """A random Qwen3-shaped model with tied embeddings, whose generation config asks for top-k 20 as Qwen3's does."""
+    """A random Qwen3-shaped model with tied embeddings; its generation config asks for top-k 20."""
     torch.manual_seed(0)
     model = Qwen3ForCausalLM(Qwen3Config(**shape(head_dim=16, tie_word_embeddings=True)))
     saved = dict(do_sample=True, top_k=20, top_p=0.95, temperature=0.6, eos_token_id=[1, 2])
@@ -58,7 +58,7 @@ def llama(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def world():
-    """The process group of one process that `python train.py` makes; gone after each file, as some start runs."""
+    """The process group of `python train.py`, of one process; gone after each file, for some start runs."""
     world = distributed.start("cpu")
     torch.set_num_threads(1)
     yield world
@@ -89,7 +89,7 @@ def draw(actor, tokenizer, world) -> Callable:
 
 @pytest.fixture
 def around(monkeypatch) -> Callable:
-    """around(NAME, before=…, after=…): what train calls NAME is preceded by before(), and gives after(its result)."""
+    """around(NAME, before=…, after=…): train's NAME is preceded by before() and gives after(its result)."""
 
     def wrap(name: str, before: Callable = lambda: None, after: Callable = lambda result: result) -> None:
         real = getattr(train, name)

@@ -1,4 +1,4 @@
-"""The updates of two critics and an actor on a fixed rollout, for test_processes.py in one or several processes.
+"""The updates of two critics and an actor on a fixed rollout, for test_processes.py.
 
 python tests/fixed_updates.py --model DIR --out FILE --token-budget N --minibatch-size N --loss-norm HOW
 """

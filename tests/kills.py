@@ -1,4 +1,4 @@
-"""Kill a run with SIGKILL at random moments and resume it, over and over; print what was hit. Started by test_resume.py.
+"""Kill a run with SIGKILL at random moments and resume it, again and again; print what was hit.
 
 python tests/kills.py OUT N_KILLS SEED
 
@@ -83,7 +83,7 @@ def main(folder: Path, n_kills: int, seed: int) -> None:
         flags = ["--resume"] if (out / "config.json").exists() else []
         pid = fork(out, flags, {phase: lambda phase: os.write(writer, b".")})
         os.close(writer)
-        # enter is the first write, leave the second: this is the first or the second time that the phase is entered
+        # a phase writes when it is entered and when it is left; this waits for its first or its second time
         for _ in range(1 if phase in ("starting", "ending") else random.choice((1, 3))):
             os.read(reader, 1)
         time.sleep(random.uniform(0, seconds[phase]))

@@ -1,7 +1,7 @@
 """Two ways to start a script of this repo, and reading what a run has left.
 
-`run` costs no imports: in this process, where a test may have changed something, or in forks of one that has imported
-everything. `launch` starts new interpreters as users do, by itself or under torchrun, which takes five or six seconds.
+`run` costs no imports: in this process, where a test may have changed something, or in forks of one that has
+imported everything. `launch` starts new interpreters as users do, python or torchrun, which takes longer.
 Both take the same arguments and give back exit code, stdout and stderr.
 """
 
@@ -33,7 +33,7 @@ FORKS.set_forkserver_preload(["tests.runs", "train", "transformers.models.qwen3.
 def run(
     script: str, *arguments, processes: int = 0, code: int | None = 0, timeout: float = 300
 ) -> subprocess.CompletedProcess:
-    """Run a script: its `main` in this process, or its file in so many forks with the environment that torchrun gives.
+    """Run a script: its `main` in this process, or its file in so many forks, with torchrun's environment.
 
     code: the exit code that it must have; None: any but 0.
     """
@@ -68,7 +68,9 @@ def checked(done: subprocess.CompletedProcess, code: int | None) -> subprocess.C
     return done
 
 
-def run_forks(script: str, arguments: list[str], processes: int, timeout: float) -> subprocess.CompletedProcess:
+def run_forks(
+    script: str, arguments: list[str], processes: int, timeout: float
+) -> subprocess.CompletedProcess:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         meeting = dict(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free.getsockname()[1]))
@@ -85,15 +87,16 @@ def run_forks(script: str, arguments: list[str], processes: int, timeout: float)
             process.kill()  # one that still runs
             process.join()
         out, err = (
-            "".join(path.read_text() for path in sorted(Path(folder).glob(f"{name}*"))) for name in ("out", "err")
+            "".join(path.read_text() for path in sorted(Path(folder).glob(f"{stream}*")))
+            for stream in ("out", "err")
         )
     code = next((process.exitcode for process in ranks if process.exitcode), 0)
     return subprocess.CompletedProcess([script, *arguments], code, out, err)
 
 
 def be_rank(script: str, arguments: list[str], environment: dict[str, str], outputs: list[str]) -> None:
-    """In the fork: the script as __main__, what it prints in files, and the end of a whole interpreter, at which gloo
-    can abort after all work is done (multiprocessing itself would skip it)."""
+    """In the fork: the script as __main__, what it prints in files, and the end of a whole interpreter, at
+    which gloo can abort after all work is done (a fork of multiprocessing would skip it)."""
     for stream, path in enumerate(outputs, start=1):
         os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY), stream)
     os.environ.update(environment)

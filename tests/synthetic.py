@@ -58,10 +58,13 @@ def fit(critics: list, rollout: Rollout, shards_MB, world, returns_BT=None, **ch
     return logged, optimizers
 
 
-def draw_responses(actor, tokenizer, world, prompts: list[list[int]], seed: int = 0, **changes) -> list[Response]:
+def draw_responses(
+    actor, tokenizer, world, prompts: list[list[int]], seed: int = 0, **changes
+) -> list[Response]:
     """One response a prompt, by default a single token."""
     base = dict(max_new_tokens=1, temperature=1.0, stop_ids=frozenset(), stop_strings=(), batch=4096)
-    return generate_responses(actor, tokenizer, prompts, Sampling(**(base | changes)), world, seed, label="test")
+    sampling = Sampling(**(base | changes))
+    return generate_responses(actor, tokenizer, prompts, sampling, world, seed, label="test")
 
 
 def whole(x: torch.Tensor) -> torch.Tensor:
@@ -73,6 +76,6 @@ def full_weights(model) -> dict[str, torch.Tensor]:
 
 
 def full_gradients(model, optimizer) -> dict[str, torch.Tensor]:
-    """Of AdamW's only step so far, from its first moment: (1 − β₁) times the gradient, which itself is gone."""
+    """Of AdamW's only step so far, from its first moment: (1 − β₁) times the gradient, which is gone."""
     share = 1 - optimizer.defaults["betas"][0]
     return {name: whole(optimizer.state[p]["exp_avg"]) / share for name, p in model.named_parameters()}

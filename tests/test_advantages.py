@@ -13,7 +13,8 @@ def brute_force_gae(rewards, values, gamma, lam):
     """The definition, one response in float64: A_t = Σ_{u ≥ t} (γλ)^(u−t) δ_u."""
     values = [*values, 0.0]
     deltas = [rewards[t] + gamma * values[t + 1] - values[t] for t in range(len(rewards))]
-    return [sum((gamma * lam) ** (u - t) * deltas[u] for u in range(t, len(deltas))) for t in range(len(deltas))]
+    n = len(deltas)
+    return [sum((gamma * lam) ** (u - t) * deltas[u] for u in range(t, n)) for t in range(n)]
 
 
 @pytest.mark.parametrize("gamma, lam", [(1.0, 1.0), (0.99, 0.95), (0.9, 0.0), (1.0, 0.5)])
@@ -107,7 +108,6 @@ def test_whitening_constants_gives_zero_not_nan(n, value):
 
 
 def test_whitening_does_not_hide_what_is_not_finite():
-    """A NaN must reach the gradient, where the update is skipped and reported; zeros would pass for a batch like
-    any other."""
+    """A NaN must reach the gradient, where the update is skipped and reported; zeros would pass unseen."""
     white_N = asyppo.whiten(torch.tensor([[1.0, float("nan"), 0.0]]), torch.ones(1, 3, dtype=torch.bool))[0]
     assert white_N.isnan().all()

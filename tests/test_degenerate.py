@@ -1,4 +1,4 @@
-"""Batches at the edge: what is undefined is left out of the metrics, nothing becomes NaN, and what can be learned is."""
+"""Batches at the edge: undefined metrics are left out, nothing is NaN, and what can be learned is."""
 
 import math
 
@@ -22,8 +22,8 @@ SOME = [1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0]
 def step(qwen, world, monkeypatch, tmp_path):
     """train_step on a batch made by hand. -> metrics, and whether the policy has changed"""
     common = (
-        f"--model {qwen} --critics {qwen} --data tiny/train.jsonl --n-problems 2 --lr 1e-3 --no-gradient-checkpointing "
-        f"--prompts-per-step 2 --group-size 4 --out {tmp_path}/run"
+        f"--model {qwen} --critics {qwen} --data tiny/train.jsonl --n-problems 2 --out {tmp_path}/run "
+        "--prompts-per-step 2 --group-size 4 --lr 1e-3 --no-gradient-checkpointing"
     ).split()
 
     def one_step(lengths, rewards, *flags, truncated=False) -> tuple[dict, bool]:
@@ -76,8 +76,8 @@ def test_critics_that_agree_everywhere_still_mask_exactly_the_share_asked_for(st
     monkeypatch.setattr(train, "ensemble_values", halves)
     metrics, changed = step(LENGTHS["ordinary"], SOME)
     assert metrics["value_std_p90"] == 0 and "critic_corr" not in metrics, "two constants have no correlation"
-    assert metrics["adv_masked_frac"] == metrics["entropy_filtered_frac"] == pytest.approx(round(0.2 * 44) / 44)
-    assert changed
+    share = pytest.approx(round(0.2 * 44) / 44)
+    assert metrics["adv_masked_frac"] == share == metrics["entropy_filtered_frac"] and changed
 
 
 def test_a_batch_whose_tokens_are_all_masked_leaves_the_policy_as_it_is(step):

@@ -69,7 +69,7 @@ def test_a_table_worked_by_hand():
 
 
 def test_the_interval_holds_the_truth_as_often_as_it_says():
-    """Problems of unequal difficulty, 4 responses each: an interval over single responses would be too narrow."""
+    """Problems of unequal difficulty, 4 responses each: one over single responses would be too narrow."""
     rng = np.random.default_rng(0)
     hits = 0
     for _ in range(400):
@@ -148,7 +148,7 @@ def test_greedy_evaluation_is_the_same_on_one_process_and_on_two(tmp_path):
 
 
 def test_an_interrupted_evaluation_goes_on_and_gives_the_same_table(tmp_path):
-    """Sampled; half of the portions are taken away, and a record cut in the middle of its line as by a kill."""
+    """Sampled; half of the portions are taken away, and the line of a record is cut, as by a kill."""
     whole, half = tmp_path / "whole", tmp_path / "half"
     problems = tmp_path / "test.jsonl"
     shutil.copy(ROOT / "tiny/test.jsonl", problems)

@@ -47,7 +47,8 @@ def test_greedy_responses_are_those_of_plain_generate_whatever_finishes_when(
     plain = AutoModelForCausalLM.from_pretrained(folder)
     actor = load_actor(folder, world, torch.float32)
     prompts = mixed_prompts()
-    settings = GenerationConfig(do_sample=False, max_new_tokens=40, eos_token_id=sorted(STOPS), pad_token_id=0)
+    ends = dict(max_new_tokens=40, eos_token_id=sorted(STOPS), pad_token_id=0)
+    settings = GenerationConfig(do_sample=False, **ends)
     expected = []
     for prompt in prompts:
         ids = torch.tensor([prompt])
@@ -79,7 +80,7 @@ def test_a_prompt_is_prefilled_once_and_finished_responses_are_computed_no_longe
 
 
 def test_the_second_and_third_token_are_the_softmax_too_where_rows_have_been_dropped(qwen, draw):
-    """Pairs and triples of tokens against their exact probabilities, in a model of few tokens that often ends."""
+    """Pairs and triples of tokens against their exact probabilities; half of all tokens end a response."""
     plain, prompt, n = AutoModelForCausalLM.from_pretrained(qwen), [9, 8, 7], 40000
     stops = frozenset(range(32))
     drawn = draw([prompt] * n, seed=7, max_new_tokens=3, stop_ids=stops, batch=8000)

@@ -53,7 +53,8 @@ def test_the_head_equals_full_logits_in_values_and_gradients(
         logp, entropy = map(torch.cat, zip(*seen))
         seen.clear()
         return dict(
-            loss=loss.detach(), logged=logged["slope"], logp=logp, entropy=entropy, hidden=h.grad, weight=w.grad
+            loss=loss.detach(), logged=logged["slope"], logp=logp, entropy=entropy,
+            hidden=h.grad, weight=w.grad
         )
 
     seen = []

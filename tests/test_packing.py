@@ -9,8 +9,8 @@ from updates import pack
 
 
 def realistic_lengths(median: int, spread: float) -> list[int]:
-    """32 prompts of 50 to 300 tokens × 32 log-normal responses, cut at 8,192; two thirds lie within spread of the
-    median."""
+    """32 prompts of 50 to 300 tokens × 32 log-normal responses, cut at 8,192; two thirds of them lie within a
+    factor of `spread` of the median."""
     order = torch.Generator().manual_seed(0)
     responses = median * torch.exp(math.log(spread) * torch.randn(1024, generator=order))
     prompts = torch.randint(50, 301, (32,), generator=order).repeat_interleave(32)

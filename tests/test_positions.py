@@ -59,8 +59,8 @@ def test_models_and_updates_ignore_everything_outside_the_responses(qwen, new_cr
             old_logp=garbage(old_logp_BT, mask_BT, fill), advantage_mask=mask_BT, entropy_filter=mask_BT,
             advantage=garbage(torch.randn(mask_BT.shape), mask_BT, fill)
         )
-        optimizer = adamw(actor, 1e-2)
-        logged = asyppo.update_policy(actor, optimizer, rollout, data, settings(epochs=2), step=1, world=world)
+        args, optimizer = settings(epochs=2), adamw(actor, 1e-2)
+        logged = asyppo.update_policy(actor, optimizer, rollout, data, args, step=1, world=world)
         weights = [x for model in (actor, *critics) for x in full_weights(model).values()]
         return [old_logp_BT, old_entropy_BT, values_MBT, *weights], [fitted, metrics, logged]
 
@@ -70,7 +70,7 @@ def test_models_and_updates_ignore_everything_outside_the_responses(qwen, new_cr
 
 
 def test_the_value_of_a_state_does_not_depend_on_the_token_that_follows_it(new_critics, world):
-    """values[t] is V(s_t), of the state before token t (verl#1960): a change of token t changes values from t + 1 on."""
+    """values[t] is V(s_t), of the state before token t (verl#1960); the token changes those from t + 1 on."""
     (critic,) = new_critics(1)
     torch.nn.init.normal_(critic.value_head.weight)
     rollout = make_synthetic_rollout(1, 1, longest=20, seed=4)

@@ -11,11 +11,10 @@ from updates import pack
 
 
 def updates(model: str, out: Path, budget: int, minibatch_size: int, loss_norm: str, processes: int) -> dict:
-    """-> what fixed_updates.py saves. All its processes must end with 0: gloo can abort an exit after all work is
-    done."""
+    """-> what fixed_updates.py saves. Every process must end with 0; gloo can abort after all is done."""
     run(
-        "tests/fixed_updates.py", "--model", model, "--out", out, "--token-budget", budget, "--minibatch-size",
-        minibatch_size, "--loss-norm", loss_norm, processes=processes
+        "tests/fixed_updates.py", "--model", model, "--out", out, "--token-budget", budget,
+        "--minibatch-size", minibatch_size, "--loss-norm", loss_norm, processes=processes
     )
     return torch.load(out)
 
@@ -25,13 +24,13 @@ def close(a: dict, b: dict, tolerance: float) -> None:
     assert a.keys() == b.keys()
     difference = sum(((a[k] - b[k]).double() ** 2).sum() for k in a) ** 0.5
     norm = sum((a[k].double() ** 2).sum() for k in a) ** 0.5
-    assert norm > 0 and difference <= tolerance * norm, f"relative difference {(difference / norm).item():.2e}"
+    assert norm > 0 and difference <= tolerance * norm, f"they differ by {(difference / norm).item():.2e}"
 
 
 @pytest.mark.parametrize("model, loss_norm", [("qwen", "sequence"), ("llama", "token")])
 def test_one_process_two_four_and_any_token_budget_make_the_same_update(model, loss_norm, request, tmp_path):
     name = request.getfixturevalue(model)
-    # one process with everything in one micro-batch; small budgets; two processes; four, some with fillers at times
+    # one process with everything in one micro-batch; a small budget; two processes; four, some with fillers
     kinds = {"whole": (0, 4096), "small": (0, 61), "two": (2, 4096), "four small": (4, 40)}
     runs = {
         label: updates(name, tmp_path / label, budget, 24, loss_norm, processes)

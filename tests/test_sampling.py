@@ -22,8 +22,8 @@ def test_sampled_frequencies_are_the_softmax_although_the_generation_config_says
         drawn = draw([prompt] * n, seed=5, temperature=temperature)
         counts_V = torch.bincount(torch.tensor([r.tokens[0] for r in drawn]), minlength=64).double()
         expected_V = p_V * n
-        # Pearson's statistic, rare tokens pooled; under the hypothesis its mean is the degrees of freedom f, its
-        # variance 2 f
+        # Pearson's statistic, rare tokens pooled: at the softmax its mean is the degrees of freedom f
+        # and its variance 2 f
         often = expected_V >= 5
         counts = torch.cat([counts_V[often], counts_V[~often].sum()[None]])
         expected = torch.cat([expected_V[often], expected_V[~often].sum()[None]])

@@ -78,16 +78,16 @@ def test_a_run_of_two_processes_saves_models_that_plain_transformers_loads(tmp_p
 
 
 def test_the_papers_command_runs_against_a_stand_in_for_qwen3(qwen, tmp_path):
-    """The paper's setting on a local directory with Qwen3's configuration shrunk: only sizes and names are given."""
+    """The paper's setting on a local directory of Qwen3's architecture: only sizes and names differ."""
     name = tmp_path / "Qwen3-stand-in"
     tokenizer = AutoTokenizer.from_pretrained(qwen)
     tokenizer.chat_template = "{{ messages[0].content[:3] }}="
     tokenizer.save_pretrained(name)
     AutoModelForCausalLM.from_pretrained(qwen).save_pretrained(name)
     launch(
-        "train.py", "--out", tmp_path / "run", "--model", name, "--critics", name, "--data", "tiny/train.jsonl",
-        "--n-problems", 100, "--prompts-per-step", 2, "--group-size", 4, "--max-new-tokens", 16, "--steps", 2,
-        "--dtype", "bf16", processes=1
+        "train.py", "--out", tmp_path / "run", "--model", name, "--critics", name, "--dtype", "bf16",
+        "--data", "tiny/train.jsonl", "--n-problems", 100, "--prompts-per-step", 2, "--group-size", 4,
+        "--max-new-tokens", 16, "--steps", 2, processes=1
     )
     last = rows(tmp_path / "run")[-1]
     assert last["step"] == 2 and all(math.isfinite(v) for v in last.values())
@@ -97,8 +97,7 @@ def test_the_papers_command_runs_against_a_stand_in_for_qwen3(qwen, tmp_path):
 
 
 def test_every_ablation_flag_changes_the_run(tmp_path):
-    """Each of these is one word on the command line; a flag that did nothing would leave the second step's numbers
-    equal."""
+    """A flag that did nothing would leave the numbers of step 2 equal."""
     base = ["--steps", 2, "--prompts-per-step", 4, "--group-size", 4, "--eval-data", ""]
 
     def fingerprint(name, flags):
