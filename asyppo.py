@@ -1,10 +1,11 @@
 """AsyPPO's mathematics as pure functions on tensors, and the policy's update as one loss made of them.
 
-Equation numbers (1)–(6) are the steps of the method as README.md lists them. Every statistic is over all response
-tokens of the rollout batch, all ranks together: each rank holds the whole batch.
+Equation numbers (1)–(6) are the steps of the method as README.md lists them. Every statistic is over all
+response tokens of the rollout batch, all ranks together: each rank holds the whole batch.
 
-Legend for shape suffixes: M critics, B responses, T response tokens, N response tokens of a micro-batch in row-major
-order. mask_BT is true on response tokens; whatever stands elsewhere in any [B, T] array changes no result.
+Legend for shape suffixes: M critics, B responses, T response tokens, N response tokens of a micro-batch in
+row-major order. mask_BT is true on response tokens; whatever stands elsewhere in any [B, T] array changes no
+result.
 """
 
 from functools import partial
@@ -14,7 +15,7 @@ import torch
 
 from updates import Passes, mean_of_updates, update_model
 
-# -- returns and advantages ---------------------------------------------------------------------------------------
+# -- returns and advantages ----------------------------------------------------------------------------------
 
 
 def terminal_rewards(rewards_B: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
@@ -25,7 +26,8 @@ def terminal_rewards(rewards_B: torch.Tensor, mask_BT: torch.Tensor) -> torch.Te
 
 
 def gae(rewards_BT, values_BT, mask_BT, gamma: float, lam: float) -> torch.Tensor:
-    """Generalised advantage estimation (4): δ_t = r_t + γ V(s_{t+1}) − V(s_t), A_t = Σ_l (γλ)^l δ_{t+l}. -> [B, T]
+    """Generalised advantage estimation (4): δ_t = r_t + γ V(s_{t+1}) − V(s_t), A_t = Σ_l (γλ)^l δ_{t+l}. ->
+    [B, T]
 
     values_BT[:, t] is the value of the state before token t; the value after the last response token is 0.
     """
@@ -58,7 +60,8 @@ def lambda_returns(rewards_BT, values_BT, mask_BT, gamma: float, lam: float) -> 
 
 
 def group_advantages(rewards_B: torch.Tensor, group_B: torch.Tensor, scale_by_std: bool) -> torch.Tensor:
-    """GRPO's advantage of each response: reward − mean of its group, over the group's standard deviation if asked. -> [B]
+    """GRPO's advantage of each response: reward − mean of its group, over the group's standard deviation if
+    asked. -> [B]
 
     A group whose rewards are all equal gets 0.
     """
@@ -72,17 +75,17 @@ def group_advantages(rewards_B: torch.Tensor, group_B: torch.Tensor, scale_by_st
 
 
 def whiten(x_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
-    """Mean 0 and standard deviation 1 over all response tokens; constant input, one token included, gives 0. -> [B, T]"""
+    """Mean 0 and standard deviation 1 over all response tokens; constants give 0. -> [B, T]"""
     x_N = x_BT[mask_BT].double()
     centred_N = x_N - x_N.mean()
     std = centred_N.square().mean().sqrt()
-    # rounding noise of a constant must not be blown up to 1 (ROLL#475); what is not finite stays so, and is seen
+    # rounding noise of a constant must not be blown up to 1 (ROLL#475); what is not finite is seen
     constant = std <= 1e-8 * max(1.0, x_N.abs().max().item())
     white_N = torch.zeros_like(x_N) if constant else centred_N / std
     return torch.zeros_like(x_BT).masked_scatter(mask_BT, white_N.to(x_BT.dtype))
 
 
-# -- the critics' agreement ---------------------------------------------------------------------------------------
+# -- the critics' agreement ----------------------------------------------------------------------------------
 
 
 def aggregate(values_MBT: torch.Tensor, how: str) -> torch.Tensor:
@@ -95,11 +98,15 @@ def disagreement(values_MBT: torch.Tensor) -> torch.Tensor:
     return values_MBT.std(0, correction=0)
 
 
-def extreme_tokens(x_BT: torch.Tensor, mask_BT: torch.Tensor, fraction: float, largest: bool) -> torch.Tensor:
-    """Bool [B, T]: the response tokens with the lowest (or highest) x, round(fraction · N) of all N, exactly.
+def extreme_tokens(x_BT, mask_BT: torch.Tensor, fraction: float, largest: bool) -> torch.Tensor:
+    """Bool [B, T]: the response tokens with the lowest (or highest) x, round(fraction · N) of all N, exactly;
+    without an x none.
 
-    Ties are broken by a fixed shuffle: by position, equal σ would always pick the first responses of the batch.
+    Ties are broken by a fixed shuffle: by position, equal σ would always pick the first responses of the
+    batch.
     """
+    if x_BT is None:
+        return torch.zeros_like(mask_BT)
     x_N = x_BT[mask_BT]
     shuffle_N = torch.randperm(len(x_N), generator=torch.Generator().manual_seed(0))
     order_N = shuffle_N[torch.sort(x_N[shuffle_N], stable=True, descending=largest).indices]
@@ -109,34 +116,20 @@ def extreme_tokens(x_BT: torch.Tensor, mask_BT: torch.Tensor, fraction: float, l
 
 
 def advantage_mask(signal_BT: torch.Tensor | None, mask_BT: torch.Tensor, fraction: float) -> torch.Tensor:
-    """I^A (5): false for the k fraction of response tokens with the lowest signal, and outside responses. -> bool [B, T]
-
-    Without a signal all response tokens are kept.
-    """
-    return (
-        mask_BT
-        if signal_BT is None
-        else mask_BT & ~extreme_tokens(signal_BT, mask_BT, fraction, largest=False)
-    )
+    """I^A (5): false for the k fraction of response tokens with the lowest signal. -> bool [B, T]"""
+    return mask_BT & ~extreme_tokens(signal_BT, mask_BT, fraction, largest=False)
 
 
 def entropy_filter(signal_BT: torch.Tensor | None, mask_BT: torch.Tensor, fraction: float) -> torch.Tensor:
-    """I^H (5): false for the h fraction of response tokens with the highest signal, and outside responses. -> bool [B, T]
-
-    Without a signal all response tokens are kept.
-    """
-    return (
-        mask_BT
-        if signal_BT is None
-        else mask_BT & ~extreme_tokens(signal_BT, mask_BT, fraction, largest=True)
-    )
+    """I^H (5): false for the h fraction of response tokens with the highest signal. -> bool [B, T]"""
+    return mask_BT & ~extreme_tokens(signal_BT, mask_BT, fraction, largest=True)
 
 
-# -- the objective ------------------------------------------------------------------------------------------------
+# -- the objective -------------------------------------------------------------------------------------------
 
 
 class PolicyData(NamedTuple):
-    """What the objective knows of each token: [B, T] for a rollout, [N] for a part of it. A fork adds its own arrays."""
+    """What the objective knows of each token: [B, T] for a rollout, [N] for a part. A fork adds its own."""
 
     old_logp: torch.Tensor
     advantage: torch.Tensor
@@ -156,7 +149,7 @@ def objective(logp_N, entropy_N, data: PolicyData, clip_low: float, clip_high: f
 
 
 def policy_loss(logp_N, entropy_N, data: PolicyData, clip_low: float, clip_high: float, entropy_coef: float):
-    """−(6) of each token, [N]; to log: which tokens are clipped, and an estimate of KL(π_old ‖ π) (Schulman's k3)."""
+    """−(6) of each token, [N]; to log: which tokens are clipped, the k3 estimate of KL(π_old ‖ π)."""
     log_ratio_N = logp_N - data.old_logp
     ratio_N = log_ratio_N.exp()
     up_N = (ratio_N > 1 + clip_high) & (data.advantage > 0)
@@ -167,13 +160,12 @@ def policy_loss(logp_N, entropy_N, data: PolicyData, clip_low: float, clip_high:
 
 def update_policy(actor, optimizer, rollout, data: PolicyData, args, step: int, world) -> dict[str, float]:
     """Step 6: args.epochs passes over the rollout, one optimizer step for each minibatch. -> what to log"""
-    token_loss = partial(
-        policy_loss, clip_low=args.clip_low, clip_high=args.clip_high, entropy_coef=args.entropy_coef
-    )
+    clip = dict(clip_low=args.clip_low, clip_high=args.clip_high)
+    token_loss = partial(policy_loss, **clip, entropy_coef=args.entropy_coef)
     passes = Passes(
         epochs=args.epochs, n_minibatches=len(rollout) // args.minibatch_size, loss_norm=args.loss_norm,
         token_budget=args.token_budget, max_grad_norm=args.max_grad_norm, seed=args.seed,
-        stream=("minibatches", step), label="policy"
+        stream=("minibatches", step), label="policy",
     )
     loss = partial(actor.loss, token_loss=token_loss, with_entropy=args.entropy_coef > 0)
     updates = update_model(actor, optimizer, loss, rollout, list(range(len(rollout))), data, passes, world)

@@ -1,7 +1,7 @@
 """The mini-critics' part of the method: shards, their loss, ensemble values, and what to log of them.
 
-Legend for shape suffixes: M critics, B responses, T response tokens, N response tokens of a micro-batch in row-major
-order.
+Legend for shape suffixes: M critics, B responses, T response tokens, N response tokens of a micro-batch in
+row-major order.
 """
 
 from functools import partial
@@ -15,16 +15,16 @@ from models import MiniCritic
 from rollout import Rollout
 from updates import Passes, mean_of_updates, score_responses, update_model
 
-# -- step 2: shards -----------------------------------------------------------------------------------------------
+# -- step 2: shards ------------------------------------------------------------------------------------------
 
 
 def shard(group_B: torch.Tensor, n_critics: int, shard_by: str, order: torch.Generator) -> torch.Tensor:
     """Which critic learns from which response: bool [M, B].
 
     group: every prompt's responses are divided evenly and at random into M disjoint subsets ("group-level
-    non-overlapping division"). Where the group size is no multiple of M, the critics that get one more change from
-    prompt to prompt, so that shards differ by at most one response. prompt: whole prompts are divided (the variant that
-    the paper rejects). none: every critic learns from everything.
+    non-overlapping division"). Where the group size is no multiple of M, the critics that get one more change
+    from prompt to prompt, so that shards differ by at most one response. prompt: whole prompts are divided
+    (the variant that the paper rejects). none: every critic learns from everything.
     """
     shards_MB = torch.zeros(n_critics, len(group_B), dtype=torch.bool)
     if shard_by == "none":
@@ -45,7 +45,7 @@ def shard(group_B: torch.Tensor, n_critics: int, shard_by: str, order: torch.Gen
     return shards_MB
 
 
-# -- step 3: fit --------------------------------------------------------------------------------------------------
+# -- step 3: fit ---------------------------------------------------------------------------------------------
 
 
 class ValueData(NamedTuple):
@@ -61,9 +61,10 @@ def value_loss(values_N: torch.Tensor, data: ValueData) -> tuple[torch.Tensor, d
 
 def fit_critics(
     critics: list[MiniCritic], optimizers: list[torch.optim.Optimizer], rollout: Rollout,
-    returns_MBT: torch.Tensor, shards_MB: torch.Tensor, args, step: int, world: World
+    returns_MBT: torch.Tensor, shards_MB: torch.Tensor, args, step: int, world: World,
 ) -> dict[str, float]:
-    """Step 3: minimise each critic's mean squared error over the response tokens of its own shard. -> what to log
+    """Step 3: minimise each critic's mean squared error over the response tokens of its own shard. -> what to
+    log
 
     A critic takes as many optimizer steps a pass as the actor, over its share of the responses.
     """
@@ -72,25 +73,22 @@ def fit_critics(
         passes = Passes(
             epochs=args.critic_epochs, n_minibatches=len(rollout) // args.minibatch_size, loss_norm="token",
             token_budget=args.token_budget, max_grad_norm=args.max_grad_norm, seed=args.seed,
-            stream=("critic minibatches", step, m), label=f"critic {m}"
+            stream=("critic minibatches", step, m), label=f"critic {m}",
         )
         rows = torch.nonzero(shards_MB[m]).flatten().tolist()
         loss = partial(critic.loss, token_loss=value_loss)
-        updates = update_model(
-            critic, optimizer, loss, rollout, rows, ValueData(returns_MBT[m]), passes, world
-        )
+        data = ValueData(returns_MBT[m])
+        updates = update_model(critic, optimizer, loss, rollout, rows, data, passes, world)
         metrics |= {f"critic{m}/{key}": mean for key, mean in mean_of_updates(updates).items()}
     return metrics
 
 
-# -- step 4: values -----------------------------------------------------------------------------------------------
+# -- step 4: values ------------------------------------------------------------------------------------------
 
 
-def ensemble_values(
-    critics: list[MiniCritic], rollout: Rollout, token_budget: int, world: World
-) -> torch.Tensor:
+def ensemble_values(critics: list[MiniCritic], rollout: Rollout, budget: int, world: World) -> torch.Tensor:
     """V_m(s_t) of every critic on all responses, whoever was fitted on them. -> [M, B, T] fp32"""
-    return torch.stack([score_responses(critic, rollout, token_budget, world) for critic in critics])
+    return torch.stack([score_responses(critic, rollout, budget, world) for critic in critics])
 
 
 def explained_variance(values_N: torch.Tensor, returns_N: torch.Tensor) -> float:
@@ -104,8 +102,8 @@ def explained_variance(values_N: torch.Tensor, returns_N: torch.Tensor) -> float
 def value_metrics(values_MBT, std_BT, returns_MBT, rollout: Rollout, shards_MB) -> dict[str, float]:
     """What the critics know and how they differ; all over response tokens.
 
-    explained_variance is over all responses, explained_variance_heldout over those that the critic was not fitted on.
-    Quantities that do not exist (no wrong response, one critic) are left out.
+    explained_variance is over all responses, explained_variance_heldout over those that the critic was not
+    fitted on. Quantities that do not exist (no wrong response, one critic) are left out.
     """
     mask_BT = rollout.mask_BT
     right_BT = mask_BT & (rollout.rewards_B > 0)[:, None]

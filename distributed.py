@@ -1,8 +1,10 @@
-"""Everything that knows about more than one process: start and stop, signals, sums, random streams, checkpoints.
+"""Everything that knows about more than one process: start and stop, signals, sums, random streams,
+checkpoints.
 
-The division of labour is simple: every rank holds the whole rollout (tokens, rewards, values: small next to the
-models) and computes the same statistics on it, so quantiles, whitening and counts are global without communication.
-Only generation, verification, forward and backward passes are divided over ranks, and their results put back together.
+The division of labour is simple: every rank holds the whole rollout (tokens, rewards, values: small next to
+the models) and computes the same statistics on it, so quantiles, whitening and counts are global without
+communication. Only generation, verification, forward and backward passes are divided over ranks, and their
+results put back together.
 """
 
 import argparse
@@ -32,7 +34,7 @@ from tqdm import tqdm
 
 
 class UserError(Exception):
-    """A mistake that the user can mend; its one sentence is printed instead of a stack trace, and the exit code is 2."""
+    """A mistake that the user can mend: one sentence instead of a stack trace, and exit code 2."""
 
     exit_code = 2
 
@@ -41,6 +43,24 @@ class RunError(UserError):
     """A fault of the machine while a run went on, said in one sentence too; the exit code is 1."""
 
     exit_code = 1
+
+
+def refuse(wrong: object, sentence: str) -> None:
+    if wrong:
+        raise UserError(sentence)
+
+
+UNREADABLE = (OSError, ValueError, RuntimeError, SafetensorError)
+
+
+@contextmanager
+def reading(sentence: str, errors: tuple = UNREADABLE) -> Iterator[None]:
+    """What cannot be read becomes a sentence, with the first line of the error as its reason."""
+    try:
+        yield
+    except errors as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{sentence} ({reason})") from error
 
 
 @dataclass(frozen=True)
@@ -64,16 +84,13 @@ def start(device: str, timeout: float = 30.0) -> World:
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            "--device cuda: torch sees no CUDA GPU here; use --device cpu or install a CUDA build of torch."
-        )
-    local_rank, local_size = (
-        int(os.environ.get(k, d)) for k, d in (("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1"))
-    )
+    refuse(device == "cuda" and not torch.cuda.is_available(),
+           "--device cuda: torch sees no CUDA GPU here; use --device cpu or install a CUDA build of torch.")
+    local_rank, local_size = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     if device == "cuda":
-        if (n_gpus := torch.cuda.device_count()) < local_size:
-            raise UserError(f"{local_size} processes were started for {n_gpus} GPUs; start one for each.")
+        n_gpus = torch.cuda.device_count()
+        refuse(n_gpus < local_size,
+               f"{local_size} processes were started for {n_gpus} GPUs; start one for each.")
         torch.cuda.set_device(local_rank)
     elif "OMP_NUM_THREADS" not in os.environ:
         # two processes with all cores' threads each are many times slower than one after the other
@@ -88,14 +105,15 @@ def start(device: str, timeout: float = 30.0) -> World:
 
 
 def stop() -> None:
-    """Leave the process group. The caller drops its models first: gloo's threads abort an exit that still holds them."""
+    """Leave the process group. The caller drops its models first, or gloo's threads abort the exit."""
     if dist.is_initialized():
         dist.destroy_process_group()
     gc.collect()
 
 
 class StopRequest:
-    """SIGTERM and Ctrl-C let the running step finish and be saved; again a few seconds later they end the process at once.
+    """SIGTERM and Ctrl-C let the running step finish and be saved; again a few seconds later they end the
+    process at once.
 
     torchrun kills what has not ended after 30 seconds, unless it is started with a longer --shutdown-timeout.
     """
@@ -104,9 +122,7 @@ class StopRequest:
         self.world, self.signal, self.first = world, 0, math.inf
 
     def __enter__(self) -> Self:
-        self.before = {
-            number: signal.signal(number, self.notice) for number in (signal.SIGTERM, signal.SIGINT)
-        }
+        self.before = {each: signal.signal(each, self.notice) for each in (signal.SIGTERM, signal.SIGINT)}
         return self
 
     def __exit__(self, *exception) -> None:
@@ -128,14 +144,15 @@ class StopRequest:
         return max(gather_list([self.signal], self.world))
 
 
-# -- the command line ---------------------------------------------------------------------------------------------
+# -- the command line ----------------------------------------------------------------------------------------
 
 
 def report(script: str, error: UserError) -> int:
     """Print a user's mistake once, and return its exit code.
 
-    Every process sees most mistakes, and torchrun kills the others as soon as one has exited: rank 0 speaks at once;
-    another rank speaks if it is still alive after a while, for it may be the only one that saw the mistake.
+    Every process sees most mistakes, and torchrun kills the others as soon as one has exited: rank 0 speaks
+    at once; another rank speaks if it is still alive after a while, for it may be the only one that saw the
+    mistake.
     """
     if os.environ.get("RANK", "0") != "0":
         time.sleep(10)
@@ -162,21 +179,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Where and how to compute."""
     add = parser.add_argument_group("processes").add_argument
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
-    add(
-        "--dtype", choices=("auto", "fp32", "bf16"), default="auto",
-        help="compute type; auto: bf16 on GPU, fp32 on CPU"
-    )
-    add(
-        "--timeout", type=number(float, 0, above=True), default=30.0,
-        help="minutes that a rank may keep the others waiting"
-    )
+    add("--dtype", choices=("auto", "fp32", "bf16"), default="auto", help="compute type; auto: bf16 on GPU, else fp32")
+    minutes = number(float, 0, above=True)
+    add("--timeout", type=minutes, default=30.0, help="minutes that a rank may keep the others waiting")
 
 
 def number(kind: type, least: float, most: float = math.inf, above: bool = False) -> Callable[[str], float]:
     """A type for argparse: an int or float from `least` (or only above it) to `most`."""
-    wanted = f"{'above' if above else 'at least'} {least}" + (
-        f" and at most {most}" if most < math.inf else ""
-    )
+    wanted = f"{'an integer' if kind is int else 'a number'} {'above' if above else 'at least'} {least}"
+    wanted += f" and at most {most}" if most < math.inf else ""
 
     def parse(text: str):
         try:
@@ -185,15 +196,13 @@ def number(kind: type, least: float, most: float = math.inf, above: bool = False
             x = math.nan
         # NaN fails every comparison
         if not ((x > least if above else x >= least) and x <= most and abs(x) < math.inf):
-            raise argparse.ArgumentTypeError(
-                f"must be {'an integer' if kind is int else 'a number'} {wanted}, not {text}"
-            )
+            raise argparse.ArgumentTypeError(f"must be {wanted}, not {text}")
         return x
 
     return parse
 
 
-# -- files --------------------------------------------------------------------------------------------------------
+# -- files ---------------------------------------------------------------------------------------------------
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -211,9 +220,8 @@ def writing(path: Path) -> Iterator[None]:
     except (OSError, SafetensorError, CheckpointException) as error:
         # rank -> (its error, stack)
         reason = next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
-        raise RunError(
-            f"{path} could not be written ({reason}); what was saved before is whole: --resume goes on."
-        ) from error
+        raise RunError(f"{path} could not be written ({reason}); what was saved before is whole: "
+                       "--resume goes on.") from error
 
 
 def progress(total: int, label: str, unit: str, world: World) -> tqdm:
@@ -221,7 +229,7 @@ def progress(total: int, label: str, unit: str, world: World) -> tqdm:
     return tqdm(total=total, desc=label, unit=unit, leave=False, disable=None if world.is_main else True)
 
 
-# -- random streams and sums --------------------------------------------------------------------------------------
+# -- random streams and sums ---------------------------------------------------------------------------------
 
 
 def stream_seed(seed: int, stream: str, *counters: int) -> int:
@@ -237,7 +245,7 @@ def generator(seed: int, stream: str, *counters: int) -> torch.Generator:
 
 
 def own_slice(n: int, world: World) -> slice:
-    """The contiguous part of n items that this rank works on; sizes differ by at most one, and a part may be empty."""
+    """The contiguous part of n items that this rank works on; sizes differ by at most one."""
     return slice(n * world.rank // world.size, n * (world.rank + 1) // world.size)
 
 
@@ -254,13 +262,13 @@ def sum_over_ranks(x: torch.Tensor) -> torch.Tensor:
     return x
 
 
-# -- checkpoints --------------------------------------------------------------------------------------------------
+# -- checkpoints ---------------------------------------------------------------------------------------------
 
 Trained = dict[str, tuple[nn.Module, torch.optim.Optimizer]]  # name -> model and its optimizer
 
 
 def save_checkpoint(folder: Path, models: Trained, step: int, keep: int, world: World) -> None:
-    """Write models and optimizers as folder/step-N, which gets its name when it is whole; leave the last `keep` of them."""
+    """Write folder/step-N, which gets its name when it is whole; the last `keep` of them stay."""
     new = folder / f"step-{step}.new"
     if world.is_main:
         shutil.rmtree(new, ignore_errors=True)
@@ -275,20 +283,19 @@ def save_checkpoint(folder: Path, models: Trained, step: int, keep: int, world: 
 
 
 def saved_steps(folder: Path) -> list[int]:
-    """The steps after which whole checkpoints stand in the folder, in order; those that were being written do not count."""
+    """The steps after which whole checkpoints stand in the folder, in order."""
     return sorted(int(path.name[5:]) for path in folder.glob("step-*[0-9]"))
 
 
 def load_checkpoint(folder: Path, models: Trained) -> int:
-    """Fill models and optimizers from the last checkpoint, of any number of processes; returns its step, 0 without one."""
+    """Fill models and optimizers from the last checkpoint, of any number of processes. -> its step, or 0"""
     if not (steps := saved_steps(folder)):
         return 0
     state = states(models)
     dcp.load(state, checkpoint_id=folder / f"step-{steps[-1]}")
     for name, pair in models.items():
-        set_state_dict(
-            *pair, model_state_dict=state[name]["model"], optim_state_dict=state[name]["optimizer"]
-        )
+        model_state, optimizer_state = state[name]["model"], state[name]["optimizer"]
+        set_state_dict(*pair, model_state_dict=model_state, optim_state_dict=optimizer_state)
     return steps[-1]
 
 

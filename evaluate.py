@@ -14,41 +14,39 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Callable, Sequence
+from typing import Callable, Iterable, Sequence
 
 import numpy as np
 
 import distributed
 import generation
-from distributed import UserError, World, gather_list, number, replace_text, stream_seed, writing
-from folder import digest, open_folder, settings_of, whole_rows
-from generation import Sampling, generate_responses, stop_token_ids
+from distributed import UNREADABLE, UserError, World, gather_list, number
+from distributed import reading, refuse, replace_text, stream_seed
+from folder import append_rows, digest, open_folder, replace_rows, settings_of, whole_rows
+from generation import Sampling, generate_responses, sampling_of, stop_token_ids
 from models import Actor, compute_dtype, load_actor, load_tokenizer
 from rollout import Problem, load_problems, prompt_tokens, read_template, verify
 from verifier import MAX_LENGTH, Verifier, canonical
 
-BENCHMARKS = {
-    "aime24": "math-ai/aime24::test", "aime25": "math-ai/aime25::test", "math500": "math-ai/math500::test",
-    "olympiadbench": "math-ai/olympiadbench::test", "minervamath": "math-ai/minervamath::test",
-    "amc23": "math-ai/amc23::test"
-}
+NAMES = ("aime24", "aime25", "math500", "olympiadbench", "minervamath", "amc23")
+BENCHMARKS = {name: f"math-ai/{name}::test" for name in NAMES}
 
 # a resumed evaluation may have other ones
 MAY_CHANGE = {"out", "resume", "generate_batch", "device", "timeout", "compare"}
 
-# -- scores -------------------------------------------------------------------------------------------------------------
+# -- scores --------------------------------------------------------------------------------------------------
 
 
 def pass_at_k(n: int, right: int, k: int) -> float:
-    """Probability that k of n responses, `right` of which are right, hold a right one (Chen et al. 2021, eq. 1)."""
+    """Probability that k of n responses, `right` of which are right, hold a right one (Chen et al. 2021)."""
     return 1.0 - math.comb(n - right, k) / math.comb(n, k)
 
 
 def majority(answers: list[str | None], rewards: list[float]) -> float:
     """Is the most frequent answer right? A tie counts as the share of the tied answers that is.
 
-    Right answers are one answer, however written; wrong ones are the same if their canonical texts are; a response
-    without an answer has no vote.
+    Right answers are one answer, however written; wrong ones are the same if their canonical texts are; a
+    response without an answer has no vote.
     """
     votes = Counter()
     for answer, reward in zip(answers, rewards):
@@ -62,15 +60,17 @@ def majority(answers: list[str | None], rewards: list[float]) -> float:
 
 
 def half_width(scores_P: np.ndarray) -> float | None:
-    """Of the normal 95 % interval of the mean over problems, the unit of sampling: a problem's K responses are not
-    independent of one another. Where all problems score alike the rule of three, 3/P; None for a single problem."""
+    """Of the normal 95 % interval of the mean over problems, the unit of sampling: a problem's K responses
+    are not independent of one another. The rule of three, 3/P, where all score alike; None for one."""
     if len(scores_P) < 2:
         return None
-    return (
-        float(1.96 * scores_P.std(ddof=1) / math.sqrt(len(scores_P)))
-        if np.ptp(scores_P)
-        else 3 / len(scores_P)
-    )
+    if not np.ptp(scores_P):
+        return 3 / len(scores_P)
+    return float(1.96 * scores_P.std(ddof=1) / math.sqrt(len(scores_P)))
+
+
+def mean(numbers: Iterable[float]) -> float:
+    return float(np.mean(list(numbers)))
 
 
 def summarise(records: list[dict]) -> dict:
@@ -81,23 +81,18 @@ def summarise(records: list[dict]) -> dict:
     k = 1 + max(r["sample"] for r in records)
     groups = [records[i : i + k] for i in range(0, len(records), k)]
     rewards_PK = np.array([[r["reward"] for r in group] for group in groups])
+    right_P = rewards_PK.sum(1).astype(int).tolist()
     ks = sorted({2**i for i in range(k.bit_length())} | {k})
     return {
         "problems": len(groups),
         "k": k,
-        "avg@k": float(rewards_PK.mean()),
+        "avg@k": mean(rewards_PK.flat),
         "interval": half_width(rewards_PK.mean(1)),
-        "pass@": {
-            str(n): float(np.mean([pass_at_k(k, int(right), n) for right in rewards_PK.sum(1)])) for n in ks
-        },
-        "maj@k": float(
-            np.mean(
-                [majority([r["answer"] for r in group], [r["reward"] for r in group]) for group in groups]
-            )
-        ),
-        "length": float(np.mean([r["length"] for r in records])),
-        "truncated": float(np.mean([r["truncated"] for r in records])),
-        "unparsed": float(np.mean([not r["answer"] for r in records])),
+        "pass@": {str(n): mean(pass_at_k(k, right, n) for right in right_P) for n in ks},
+        "maj@k": mean(majority(*zip(*((r["answer"], r["reward"]) for r in group))) for group in groups),
+        "length": mean(r["length"] for r in records),
+        "truncated": mean(r["truncated"] for r in records),
+        "unparsed": mean(not r["answer"] for r in records),
         "scores": rewards_PK.mean(1).tolist(),
         "digest": digest([Problem(group[0]["problem"], group[0]["gold"]) for group in groups]),
     }
@@ -105,14 +100,11 @@ def summarise(records: list[dict]) -> dict:
 
 def average(results: dict[str, dict]) -> dict:
     """Every benchmark counts alike, as the paper averages; their errors are independent."""
-    keys = ("avg@k", "maj@k", "length", "truncated", "unparsed")
-    row = {key: float(np.mean([r[key] for r in results.values()])) for key in keys}
-    intervals = [r["interval"] for r in results.values()]
-    row["interval"] = None if None in intervals else math.hypot(*intervals) / len(results)
-    row["pass@"] = {
-        k: float(np.mean([r["pass@"][k] for r in results.values()]))
-        for k in next(iter(results.values()))["pass@"]
-    }
+    rows = list(results.values())
+    row = {key: mean(r[key] for r in rows) for key in ("avg@k", "maj@k", "length", "truncated", "unparsed")}
+    intervals = [r["interval"] for r in rows]
+    row["interval"] = None if None in intervals else math.hypot(*intervals) / len(rows)
+    row["pass@"] = {k: mean(r["pass@"][k] for r in rows) for k in rows[0]["pass@"]}
     return row
 
 
@@ -130,59 +122,52 @@ def table(results: dict[str, dict]) -> str:
     return "\n".join(lines)
 
 
-# -- two evaluations ----------------------------------------------------------------------------------------------------
+# -- two evaluations -----------------------------------------------------------------------------------------
 
 
-def paired_bootstrap(
-    differences: list[np.ndarray], n: int = 10_000, seed: int = 0
-) -> tuple[float, float, float]:
+def paired_bootstrap(differences: list[np.ndarray], n: int = 10_000, seed: int = 0) -> tuple[float, ...]:
     """Mean difference of paired scores and its 95 % interval (percentiles) over resampled problems.
 
-    differences: for each benchmark, score of A − score of B on the same problem. Benchmarks are resampled on their own
-    and averaged alike.
+    differences: for each benchmark, score of A − score of B on the same problem. Benchmarks are resampled on
+    their own and averaged alike.
     """
     rng = np.random.default_rng(seed)
     means = np.mean([d_P[rng.integers(len(d_P), size=(n, len(d_P)))].mean(1) for d_P in differences], axis=0)
     low, high = np.percentile(means, (2.5, 97.5))
-    return float(np.mean([d_P.mean() for d_P in differences])), float(low), float(high)
+    return mean(d_P.mean() for d_P in differences), float(low), float(high)
 
 
 def compare(path_a: str, path_b: str) -> str:
     """A table of A − B for every benchmark that both eval.json files hold."""
     both = []
     for path in (path_a, path_b):
-        try:
-            results = json.loads(Path(path).read_text())["results"]
-            both.append(
-                {name: {key: r[key] for key in ("digest", "scores", "avg@k")} for name, r in results.items()}
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"--compare {path}: not a file that evaluate.py wrote ({error}).") from error
+        errors = (*UNREADABLE, KeyError, TypeError)
+        with reading(f"--compare {path}: not a file that evaluate.py wrote", errors):
+            results = json.loads(Path(path).read_text())["results"].items()
+            both.append({name: {key: r[key] for key in ("digest", "scores", "avg@k")} for name, r in results})
     names = [name for name in both[0] if name in both[1]]
-    if not names:
-        raise UserError(f"--compare: {path_a} and {path_b} have no benchmark in common.")
-    if different := [name for name in names if both[0][name]["digest"] != both[1][name]["digest"]]:
-        raise UserError(f"--compare: the problems of {different[0]} are not the same in the two files.")
+    refuse(not names, f"--compare: {path_a} and {path_b} have no benchmark in common.")
+    for name in names:
+        refuse(both[0][name]["digest"] != both[1][name]["digest"],
+               f"--compare: the problems of {name} are not the same in the two files.")
     differences = {name: np.subtract(both[0][name]["scores"], both[1][name]["scores"]) for name in names}
     rows = {name: [d_P] for name, d_P in differences.items()}
     if len(names) > 1:
         rows["average"] = list(differences.values())
-    lines = [
-        f"A = {path_a}\nB = {path_b}", f"{'benchmark':<16} {'A':>8} {'B':>8} {'A − B':>8}   95 % interval"
-    ]
+    heads = f"{'benchmark':<16} {'A':>8} {'B':>8} {'A − B':>8}   95 % interval"
+    lines = [f"A = {path_a}", f"B = {path_b}", heads]
     for name, each in rows.items():
         difference, low, high = paired_bootstrap(each)
         a, b = (np.mean([x[n]["avg@k"] for n in (names if name == "average" else [name])]) for x in both)
         # not 0: sums of thirds and fifths are off by rounding
         verdict = "A is better" if low > 1e-9 else "B is better" if high < -1e-9 else "no difference shown"
         verdict = verdict if min(map(len, each)) > 1 else "one problem: nothing can be said"
-        lines.append(
-            f"{name:<16} {a:>8.1%} {b:>8.1%} {difference:>+8.1%}   {low:+.1%} … {high:+.1%}   {verdict}"
-        )
+        interval = f"{low:+.1%} … {high:+.1%}"
+        lines.append(f"{name:<16} {a:>8.1%} {b:>8.1%} {difference:>+8.1%}   {interval}   {verdict}")
     return "\n".join(lines)
 
 
-# -- responses ----------------------------------------------------------------------------------------------------------
+# -- responses -----------------------------------------------------------------------------------------------
 
 
 def portion_size(batch: int, world: World) -> int:
@@ -193,19 +178,16 @@ def portion_size(batch: int, world: World) -> int:
 def evaluate(
     actor: Actor, tokenizer, sets: dict[str, list[Problem]], template: str | None, sampling: Sampling,
     extract: str, reward: Callable, k: int, seed: int, world: World, done: Sequence[dict] = (),
-    keep: Callable[[list[dict]], None] = lambda records: None
+    keep: Callable[[list[dict]], None] = lambda records: None,
 ) -> list[dict]:
     """k responses to every problem -> a record of each response, in the order of sets, problems and samples.
 
-    The prompts of all sets are pooled and sorted by length, so that a small set wastes no batch. `keep` gets the records
-    of each portion as soon as it is finished; `done` are those that an interrupted run kept.
+    The prompts of all sets are pooled and sorted by length, so that a small set wastes no batch. `keep` gets
+    the records of each portion as soon as it is finished; `done` are those that an interrupted run kept.
     """
-    prompts = {
-        (name, row): prompt_tokens(p.problem, template, tokenizer)
-        for name in sets
-        for row, p in enumerate(sets[name])
-    }
-    order = [(*at, sample) for at in prompts for sample in range(k)]
+    places = [(name, row) for name in sets for row in range(len(sets[name]))]
+    prompts = {at: prompt_tokens(sets[at[0]][at[1]].problem, template, tokenizer) for at in places}
+    order = [(*at, sample) for at in places for sample in range(k)]
     records = {(r["benchmark"], r["row"], r["sample"]): r for r in done}
     pool = sorted((at for at in order if at not in records), key=lambda at: -len(prompts[at[:2]]))
     portion = portion_size(sampling.batch, world)
@@ -218,19 +200,18 @@ def evaluate(
         responses = generate_responses(actor, tokenizer, tokens, sampling, world, draw, label)
         answers, rewards = verify(responses, [p.answer for p in problems], extract, reward, tokenizer, world)
         new = [
-            {
-                "benchmark": name, "row": row, "sample": sample, "problem": problem.problem, "gold": problem.answer,
-                "response": tokenizer.decode(response.tokens), "answer": answer, "reward": reward,
-                "length": len(response.tokens), "truncated": response.truncated
-            }
-            for (name, row, sample), problem, response, answer, reward in zip(part, problems, responses, answers, rewards)
-        ]  # fmt: skip
+            dict(benchmark=name, row=row, sample=sample, problem=problem.problem, gold=problem.answer,
+                 response=tokenizer.decode(response.tokens), answer=answer, reward=reward,
+                 length=len(response.tokens), truncated=response.truncated)
+            for (name, row, sample), problem, response, answer, reward
+            in zip(part, problems, responses, answers, rewards)
+        ]
         keep(new)
         records |= zip(part, new)
     return [records[at] for at in order]
 
 
-# -- command line -------------------------------------------------------------------------------------------------------
+# -- command line --------------------------------------------------------------------------------------------
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -238,20 +219,14 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     count = number(int, 1)
     add = parser.add_argument_group("evaluation").add_argument
     add("--model", help="directory or hub id of the model")
-    names = ", ".join(BENCHMARKS)
-    add(
-        "--benchmarks", nargs="+",
-        help=f"any of {names}; .jsonl or .parquet files; hub ids as ID[:CONFIG[:SPLIT]]"
-    )
+    sets = f"any of {', '.join(BENCHMARKS)}; .jsonl or .parquet files; hub ids as ID[:CONFIG[:SPLIT]]"
+    add("--benchmarks", nargs="+", help=sets)
     add("--n-problems", type=count, help="take this many of each benchmark, drawn by seed; default all")
     add("--k", type=count, default=4, help="responses to each problem")
     add("--seed", type=int, default=0, help="seed of problems and sampling")
     add("--out", type=Path, help="folder for eval.json and responses.jsonl; default: runs/eval-TIME")
     add("--resume", action="store_true", help="go on with the interrupted evaluation in --out")
-    add(
-        "--compare", nargs=2, metavar="EVAL_JSON",
-        help="only print how two evaluations of the same problems differ"
-    )
+    add("--compare", nargs=2, metavar="EVAL_JSON", help="only print how two evaluations differ")
     generation.add_flags(parser, greedy=True)
     distributed.add_flags(parser)
     args = parser.parse_args(argv)
@@ -270,28 +245,18 @@ def benchmark_name(benchmark: str) -> str:
     return benchmark.replace("/", "_").replace(":", "_")
 
 
-def finished_records(
-    args: argparse.Namespace, sets: dict[str, list[Problem]], folder: Path, world: World
-) -> list[dict]:
-    """The records of all portions that an interrupted evaluation finished (with the same --generate-batch and number of
-    processes the table is then the same as of an undisturbed one)."""
+def finished_records(args: argparse.Namespace, n_responses: int, folder: Path, world: World) -> list[dict]:
+    """The records of all portions that an interrupted evaluation finished (with the same --generate-batch and
+    number of processes the table is then the same as of an undisturbed one)."""
     done = whole_rows(folder / "responses.jsonl") if args.resume else []
-    if len(done) < args.k * sum(map(len, sets.values())):
+    if len(done) < n_responses:
         done = done[: len(done) - len(done) % portion_size(args.generate_batch, world)]
     return done
 
 
-def write_records(folder: Path, records: Sequence[dict]) -> None:
-    replace_text(folder / "responses.jsonl", "".join(json.dumps(record) + "\n" for record in records))
-
-
 def run(args: argparse.Namespace, world: World) -> None:
-    sets = {
-        benchmark_name(b): load_problems(
-            BENCHMARKS.get(b, b), args.n_problems, args.seed, "test", "--benchmarks"
-        )
-        for b in args.benchmarks
-    }
+    which = (args.n_problems, args.seed, "test", "--benchmarks")
+    sets = {benchmark_name(b): load_problems(BENCHMARKS.get(b, b), *which) for b in args.benchmarks}
     tokenizer = load_tokenizer(args.model, "--model")
     template = read_template(args.template, tokenizer, args.model)
     folder = open_folder(args, "eval", MAY_CHANGE, world)
@@ -299,18 +264,14 @@ def run(args: argparse.Namespace, world: World) -> None:
     digests = {f"--benchmarks {name}": digest(problems) for name, problems in sets.items()}
     folder.begin(args, {"--model": actor.lm.digest} | digests, world)
     out = folder.path
-    done = finished_records(args, sets, out, world)
+    done = finished_records(args, args.k * sum(map(len, sets.values())), out, world)
     if world.is_main:
-        write_records(out, done)
-    stop_ids = frozenset(stop_token_ids(actor, tokenizer, template))
-    sampling = Sampling(
-        args.max_new_tokens, args.temperature, stop_ids, tuple(args.stop), args.generate_batch
-    )
+        replace_rows(out / "responses.jsonl", done)
+    sampling = sampling_of(args, stop_token_ids(actor, tokenizer, template))
 
     def keep(records: list[dict]) -> None:
         if world.is_main:
-            with writing(out), (out / "responses.jsonl").open("a") as file:
-                file.write("".join(json.dumps(record) + "\n" for record in records))
+            append_rows(out / "responses.jsonl", records)
 
     with Verifier(args.extract) as verifier:
         for name, problems in sets.items() if world.is_main else ():
@@ -323,11 +284,10 @@ def run(args: argparse.Namespace, world: World) -> None:
     if world.is_main:
         results = {name: summarise([r for r in records if r["benchmark"] == name]) for name in sets}
         settings = {key: value for key, value in settings_of(args).items() if key not in MAY_CHANGE}
-        summary = {
-            "settings": settings, "results": results, "average": average(results), "verify_failures": failures
-        }
+        summary = {"settings": settings, "results": results, "average": average(results)}
+        summary["verify_failures"] = failures
         replace_text(out / "eval.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
-        write_records(out, records)
+        replace_rows(out / "responses.jsonl", records)
         n_tokens = sum(r["length"] for r in records) - sum(r["length"] for r in done)
         print(table(results))
         print(

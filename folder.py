@@ -1,4 +1,5 @@
-"""The folder of a run or an evaluation: made once, found again with the same settings, and what is written into it.
+"""The folder of a run or an evaluation: made once, found again with the same settings, and what is written
+into it.
 
 Every write leaves either the old or the new file whole, or adds lines whose last may be cut by a kill.
 """
@@ -16,11 +17,11 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator
+from typing import Iterable, Iterator
 
 import torch
 
-from distributed import UserError, World, gather_list, replace_text, writing
+from distributed import UNREADABLE, World, gather_list, reading, refuse, replace_text, writing
 from rollout import Problem, Rollout
 
 HERE = Path(__file__).resolve().parent
@@ -35,50 +36,42 @@ class Folder:
     old_digests: dict[str, str] | None = None
 
     def begin(self, args: argparse.Namespace, digests: dict[str, str], world: World) -> None:
-        """Write config.json: every setting, the code's commit where git knows it, the packages' versions, and digests of
-        what flags name. A resumed run must find the same digests there."""
-        changed = [
-            flag for flag in digests if self.old_digests and digests[flag] != self.old_digests.get(flag)
-        ]
-        if changed:
-            raise UserError(
-                f"--resume: what {changed[0]} names is not what the run in {self.path} began with; put the old back, or "
-                "start a new run in another --out."
-            )
+        """Write config.json: every setting, the code's commit where git knows it, the packages' versions, and
+        digests of what flags name. A resumed run must find the same digests there."""
+        for flag in digests if self.old_digests else ():
+            refuse(digests[flag] != self.old_digests.get(flag),
+                   f"--resume: what {flag} names is not what the run in {self.path} began with; put the old "
+                   "back, or start a new run in another --out.")
         gather_list([], world)  # nobody writes before everybody has looked
         if world.is_main and self.old_digests is None:
             self.path.mkdir(parents=True, exist_ok=True)
             config = {
-                "settings": settings_of(args) | {"out": str(self.path)}, "world_size": world.size,
+                "settings": settings_of(args) | {"out": str(self.path)},
+                "world_size": world.size,
                 "git_commit": git_commit(),
-                "packages": {name: importlib.metadata.version(name) for name in PACKAGES}, "digests": digests
+                "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+                "digests": digests,
             }
             replace_text(self.path / "config.json", json.dumps(config, indent=2) + "\n")
 
 
 def open_folder(args: argparse.Namespace, name: str, free: set[str], world: World) -> Folder:
-    """The folder --out, by default runs/NAME-TIME. Refused are one that holds another run and, on --resume, one that holds
-    none or one with other settings than these, but for those in `free`."""
+    """The folder --out, by default runs/NAME-TIME. Refused are one that holds another run and, on --resume,
+    one that holds none or one with other settings than these, but for those in `free`."""
     out = args.out or Path("runs") / f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     out = gather_list([out], world)[0]
     config = out / "config.json"
     if not args.resume:
-        if out.exists() and not out.is_dir():
-            raise UserError(f"--out {out} is a file; name a folder.")
-        if config.exists():
-            raise UserError(f"--out {out} holds another run; give a new folder, or go on with --resume.")
+        refuse(out.exists() and not out.is_dir(), f"--out {out} is a file; name a folder.")
+        refuse(config.exists(), f"--out {out} holds another run; give a new folder, or go on with --resume.")
         return Folder(out)
-    try:
+    with reading(f"--resume: {out} holds no run; start one without --resume", (*UNREADABLE, KeyError)):
         old = json.loads(config.read_text())
         before, digests = old["settings"], old["digests"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"--resume: {out} holds no run; start one without --resume.") from error
     for key, value in settings_of(args).items():
-        if key not in free and value != before.get(key):
-            raise UserError(
-                f"--resume: the run in {out} has --{key.replace('_', '-')} {before.get(key)}, not {value}; "
-                "give the same settings, or start a new run in another --out."
-            )
+        refuse(key not in free and value != before.get(key),
+               f"--resume: the run in {out} has --{key.replace('_', '-')} {before.get(key)}, not {value}; "
+               "give the same settings, or start a new run in another --out.")
     return Folder(out, digests)
 
 
@@ -109,12 +102,25 @@ def whole_rows(path: Path) -> list[dict]:
     return rows
 
 
-def finished_rows(path: Path, done: int) -> list[str]:
-    """The log's lines up to step `done`: a killed run may have logged steps after its checkpoint.
+def append_rows(path: Path, rows: Iterable[dict]) -> None:
+    with writing(path), path.open("a") as file:
+        file.write(jsonl(rows))
 
-    No line if it has no checkpoint: it then begins again, with the evaluation before step 1.
+
+def replace_rows(path: Path, rows: Iterable[dict]) -> None:
+    replace_text(path, jsonl(rows))
+
+
+def jsonl(rows: Iterable[dict]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def finished_rows(path: Path, done: int) -> list[dict]:
+    """The log's rows up to step `done`: a killed run may have logged steps after its checkpoint.
+
+    No row if it has no checkpoint: it then begins again, with the evaluation before step 1.
     """
-    return [json.dumps(row) + "\n" for row in whole_rows(path) if done and row["step"] <= done]
+    return [row for row in whole_rows(path) if done and row["step"] <= done]
 
 
 class Log:
@@ -127,7 +133,7 @@ class Log:
         if not self.is_main:
             return
         for name in ("metrics.jsonl", "rollouts.jsonl"):
-            replace_text(folder / name, "".join(finished_rows(folder / name, done)))
+            replace_rows(folder / name, finished_rows(folder / name, done))
         if args.wandb != "disabled":
             import wandb
 
@@ -139,9 +145,8 @@ class Log:
 
     def write(self, metrics: dict, samples: list[dict]) -> None:
         if self.is_main:
-            for name, rows in (("metrics.jsonl", [metrics]), ("rollouts.jsonl", samples)):
-                with writing(self.folder / name), (self.folder / name).open("a") as file:
-                    file.write("".join(json.dumps(row) + "\n" for row in rows))
+            append_rows(self.folder / "metrics.jsonl", [metrics])
+            append_rows(self.folder / "rollouts.jsonl", samples)
             if self.wandb:
                 self.wandb.log(metrics, step=metrics["step"])
             print(readable(metrics, self.args.steps, self.args.max_new_tokens), flush=True)
@@ -150,9 +155,8 @@ class Log:
         if self.is_main:
             if self.wandb:
                 self.wandb.finish(exit_code=1)
-            print(
-                f"Stopped after step {step}: {why}. Saved; go on with the same command and --resume {self.folder}."
-            )
+            print(f"Stopped after step {step}: {why}. Saved; go on with the same command and --resume "
+                  f"{self.folder}.")
 
     def finish(self, seconds: float) -> None:
         if not self.is_main:
@@ -162,11 +166,10 @@ class Log:
         rows = whole_rows(self.folder / "metrics.jsonl")
         accuracies = [row[self.eval_key] for row in rows if self.eval_key in row]
         reached = f"held-out accuracy {accuracies[0]:.1%} → {accuracies[-1]:.1%}; " if accuracies else ""
-        print(
-            f"Finished step {self.args.steps} after {seconds / 60:.1f} minutes: {reached}models, checkpoint, metrics and "
-            f"rollouts are in {self.folder}.\nNext: train on with the same command and --resume {self.folder} "
-            f"--steps {2 * self.args.steps}, or score the actor with evaluate.py --model {self.folder}/model."
-        )
+        steps, where = self.args.steps, self.folder
+        print(f"Finished step {steps} after {seconds / 60:.1f} minutes: {reached}models, checkpoint, metrics "
+              f"and rollouts are in {where}.\nNext: train on with the same command and --resume {where} "
+              f"--steps {2 * steps}, or score the actor with evaluate.py --model {where}/model.")
 
 
 SHOWN = (("entropy", "entropy", 3), ("kl", "approx_kl", 4), ("clip", "clip_frac", 3))
@@ -200,23 +203,20 @@ def rollout_samples(rollout: Rollout, tokenizer, step: int, n: int = 4) -> list[
     for row in list(range(0, len(rollout), max(1, len(rollout) // n)))[:n]:
         prompt_len, length = int(rollout.prompt_len_B[row]), int(rollout.response_len_B[row])
         tokens = rollout.tokens_BS[row].tolist()
-        samples.append(
-            {
-                "step": step, "prompt": tokenizer.decode(tokens[:prompt_len]),
-                "response": tokenizer.decode(tokens[prompt_len : prompt_len + length]),
-                "answer": rollout.answers[row], "gold": rollout.golds[row],
-                "reward": rollout.rewards_B[row].item(), "length": length,
-                "truncated": bool(rollout.truncated_B[row])
-            }
-        )
+        samples.append(dict(
+            step=step, prompt=tokenizer.decode(tokens[:prompt_len]),
+            response=tokenizer.decode(tokens[prompt_len : prompt_len + length]), answer=rollout.answers[row],
+            gold=rollout.golds[row], reward=rollout.rewards_B[row].item(), length=length,
+            truncated=bool(rollout.truncated_B[row]),
+        ))
     return samples
 
 
-# -- the clock ----------------------------------------------------------------------------------------------------
+# -- the clock -----------------------------------------------------------------------------------------------
 
 
 class Stopwatch:
-    """Seconds and peak memory by phase, as time/<phase> and memory/<phase> (GiB; on the CPU the process's peak so far)."""
+    """Seconds and peak memory by phase, as time/<phase> and memory/<phase> (GiB; CPU: so far)."""
 
     def __init__(self, world: World):
         self.world, self.began = world, time.time()

@@ -3,8 +3,9 @@
     lm.generate(ids, attention_mask=mask, do_sample=True, temperature=temperature, top_k=0, top_p=1.0,
                 max_new_tokens=n, eos_token_id=stops)
 
-token for token where it is greedy, but `generate` is called again and again, each time from the KV cache that the last
-call left: without the responses that have ended, and with waiting ones in their places; equal prompts are prefilled once.
+token for token where it is greedy, but `generate` is called again and again, each time from the KV cache that
+the last call left: without the responses that have ended, and with waiting ones in their places; equal
+prompts are prefilled once.
 
 Legend for shape suffixes: B responses under way.
 """
@@ -25,7 +26,7 @@ from rollout import Response
 
 @dataclass(frozen=True)
 class Sampling:
-    """How responses are drawn. temperature 0 means greedy; batch is the number of responses generated together."""
+    """How responses are drawn. temperature 0 means greedy; batch: responses generated together."""
 
     max_new_tokens: int
     temperature: float
@@ -37,38 +38,26 @@ class Sampling:
 def add_flags(parser: argparse.ArgumentParser, greedy: bool) -> None:
     """What a prompt looks like, and how responses are drawn and read."""
     add = parser.add_argument_group("prompts and responses").add_argument
-    add(
-        "--template",
-        help="prompt as text or file with {problem} in it; default: the tokenizer's chat template"
-    )
-    add(
-        "--extract", choices=("boxed", "last_number"), default="boxed",
-        help="where the answer stands in a response"
-    )
-    add(
-        "--max-new-tokens", type=number(int, 1), default=8192,
-        help="a longer response is cut and counted as truncated"
-    )
+    add("--template", help="prompt: text or file with {problem} in it; default: the tokenizer's chat template")
+    add("--extract", choices=("boxed", "last_number"), default="boxed", help="where a response's answer stands")
+    add("--max-new-tokens", type=number(int, 1), default=8192, help="a longer response is cut, counted as truncated")
     temperature = number(float, 0, above=not greedy)
     text = "sampling temperature" + (", 0 is greedy" if greedy else "; log-probabilities are taken at it too")
     add("--temperature", type=temperature, default=1.0, help=text)
-    add(
-        "--stop", type=stop_string, nargs="+", default=[],
-        help="strings that end a response; \\n stands for a newline"
-    )
-    add(
-        "--generate-batch", type=number(int, 1), default=16,
-        help="responses under way together on one process"
-    )
+    add("--stop", type=stop_string, nargs="+", default=[], help="strings that end a response; \\n is a newline")
+    add("--generate-batch", type=number(int, 1), default=16, help="responses under way at once on a process")
 
 
 def stop_string(flag: str) -> str:
     """Shells pass \\n on as two characters."""
     if not flag:
-        raise argparse.ArgumentTypeError(
-            "'' would end every response at once; leave it out, or name a string"
-        )
+        raise argparse.ArgumentTypeError("'' would end every response at once; leave it out or name a string")
     return flag.replace("\\n", "\n")
+
+
+def sampling_of(args: argparse.Namespace, stop_ids: set[int]) -> Sampling:
+    strings = tuple(args.stop)
+    return Sampling(args.max_new_tokens, args.temperature, frozenset(stop_ids), strings, args.generate_batch)
 
 
 @torch.no_grad()
@@ -77,8 +66,8 @@ def generate_responses(
 ) -> list[Response]:
     """One response a prompt, in order, the same list on every rank; each rank draws its part of them.
 
-    Sampling is exactly softmax(logits / temperature): every other setting of `generate` is named here as off, because
-    it takes those not named from the model's files or from defaults such as top-k 50 (TRL#3029).
+    Sampling is exactly softmax(logits / temperature): every other setting of `generate` is named here as off,
+    because it takes those not named from the model's files or from defaults such as top-k 50 (TRL#3029).
     """
     exact = dict(do_sample=True, temperature=sampling.temperature, top_k=0, top_p=1.0)
     exact = exact if sampling.temperature else dict(do_sample=False)
@@ -101,7 +90,7 @@ def generate_responses(
             stops = Stops(sampling, tokenizer, start_B)
             ids = actor.generate(
                 inputs=batch.ids, attention_mask=batch.mask, past_key_values=batch.cache,
-                generation_config=settings, stopping_criteria=StoppingCriteriaList([stops])
+                generation_config=settings, stopping_criteria=StoppingCriteriaList([stops]),
             )
             for b in stops.finished_B.nonzero().flatten().tolist():
                 length, begin = int(stops.length_B[b]), int(start_B[b])
@@ -117,12 +106,11 @@ def generate_responses(
 
 
 def stop_token_ids(actor: Actor, tokenizer, template: str | None) -> set[int]:
-    """Every token that ends a response: base models name different ones in config, generation config and tokenizer
-    (Qwen3#927), and the chat template ends turns with another."""
+    """Every token that ends a response: base models name different ones in config, generation config and
+    tokenizer (Qwen3#927), and the chat template ends turns with another."""
     ids: set[int] = set()
-    for source in (
-        actor.lm.config.eos_token_id, actor.saved_generation_config.eos_token_id, tokenizer.eos_token_id
-    ):
+    for source in (actor.lm.config, actor.saved_generation_config, tokenizer):
+        source = source.eos_token_id
         ids.update([source] if isinstance(source, int) else source or [])
     if template is None:
         turn = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "ANSWER"}]
@@ -135,10 +123,12 @@ def stop_token_ids(actor: Actor, tokenizer, template: str | None) -> set[int]:
 
 
 class Stops(StoppingCriteria):
-    """Ends each response at a stop token or stop string, and remembers where: length_B is 0 while a response goes on.
+    """Ends each response at a stop token or stop string, and remembers where: length_B is 0 while a response
+    goes on.
 
-    That record, and neither width nor padding, says later which responses were truncated (AReaL#1637, TRL#5303).
-    Once an eighth of the rows have ended it ends the call of `generate`, so that the next one goes on without them.
+    That record, and neither width nor padding, says later which responses were truncated (AReaL#1637,
+    TRL#5303). Once an eighth of the rows have ended it ends the call of `generate`, so that the next one goes
+    on without them.
     """
 
     def __init__(self, sampling: Sampling, tokenizer, start_B: torch.Tensor):
@@ -170,7 +160,8 @@ class Stops(StoppingCriteria):
 
 
 class RoomyLayer(DynamicLayer):
-    """A layer of the KV cache with room for ROOM more tokens; DynamicLayer itself copies everything at every token.
+    """A layer of the KV cache with room for ROOM more tokens; DynamicLayer itself copies everything at every
+    token.
 
     Sliding windows keep all columns, as `join` needs.
     """
@@ -203,8 +194,8 @@ class RoomyLayer(DynamicLayer):
 
 @dataclass
 class Batch:
-    """Responses under way, right-aligned: prompt and what is drawn so far [B, S], their mask, the KV cache without the
-    last column."""
+    """Responses under way, right-aligned: prompt and what is drawn so far [B, S], their mask, the KV cache
+    without the last column."""
 
     ids: torch.Tensor
     mask: torch.Tensor
@@ -220,9 +211,8 @@ def prefill(actor: Actor, prompts: list[list[int]], device: torch.device) -> Bat
     # generate always draws a token; this one is forgotten
     settings = GenerationConfig(do_sample=False, max_new_tokens=1)
     cache = Cache(layer_class_to_replicate=RoomyLayer)
-    actor.generate(
-        inputs=ids[:, :-1], attention_mask=mask[:, :-1], past_key_values=cache, generation_config=settings
-    )
+    inputs = dict(inputs=ids[:, :-1], attention_mask=mask[:, :-1])
+    actor.generate(**inputs, past_key_values=cache, generation_config=settings)
     rows = torch.tensor([unique[tuple(prompt)] for prompt in prompts], device=device)
     cache.batch_select_indices(rows)
     return Batch(ids[rows], mask[rows], cache)
@@ -232,10 +222,8 @@ def join(a: Batch, b: Batch) -> Batch:
     """Both as one, as wide as the longest row needs."""
     width = max(int(x.mask.sum(1).max()) for x in (a, b))
     # a negative padding cuts
-    ids, mask = (
-        torch.cat([F.pad(x, (width - x.shape[1], 0)) for x in pair])
-        for pair in ((a.ids, b.ids), (a.mask, b.mask))
-    )
+    pairs = ((a.ids, b.ids), (a.mask, b.mask))
+    ids, mask = (torch.cat([F.pad(x, (width - x.shape[1], 0)) for x in pair]) for pair in pairs)
     for to, other in zip(a.cache.layers, b.cache.layers):
         to.join(other, width - 1)
     return Batch(ids, mask, a.cache)

@@ -1,9 +1,9 @@
 """Log-probability, entropy and loss of response tokens from hidden states, without the [N, V] logits.
 
-A 152k vocabulary makes the logits of a micro-batch its largest tensor by far (TRL#3678, slime#2253). Here those of
-HEAD_CHUNK tokens at a time are made, reduced and forgotten. `score` returns the numbers, `loss` a sum that can be
-differentiated. The loss is a sum over tokens, so a chunk's gradients are known as soon as its log-probabilities are:
-`loss` takes them in the same pass, and backward only scales them.
+A 152k vocabulary makes the logits of a micro-batch its largest tensor by far (TRL#3678, slime#2253). Here
+those of HEAD_CHUNK tokens at a time are made, reduced and forgotten. `score` returns the numbers, `loss` a
+sum that can be differentiated. The loss is a sum over tokens, so a chunk's gradients are known as soon as its
+log-probabilities are: `loss` takes them in the same pass, and backward only scales them.
 
 Legend for shape suffixes: N response tokens, C of them in a chunk, H hidden size, V vocabulary.
 """
@@ -33,11 +33,12 @@ def loss(
     hidden_NH: torch.Tensor, weight_VH: torch.Tensor, targets_N: torch.Tensor, temperature: float,
     token_loss: Callable, with_entropy: bool, weights_N: torch.Tensor, data: NamedTuple
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """-> Σ weight · loss over the tokens, differentiable in hidden_NH and weight_VH; the same sums of what is logged.
+    """-> Σ weight · loss over the tokens, differentiable in hidden_NH and weight_VH; the same sums of what is
+    logged.
 
-    token_loss(logp_C, entropy_C, data of these tokens) -> their losses [C], and what to log of them, name -> [C]; entropy_C
-    is NaN without with_entropy. data holds [N] arrays. With z = h Wᵀ / temperature and p = softmax(z):
-    ∂log p_y/∂z_i = 1[i=y] − p_i, ∂H/∂z_i = −p_i (log p_i + H).
+    token_loss(logp_C, entropy_C, data of these tokens) -> their losses [C], and what to log of them, name ->
+    [C]; entropy_C is NaN without with_entropy. data holds [N] arrays. With z = h Wᵀ / temperature and p =
+    softmax(z): ∂log p_y/∂z_i = 1[i=y] − p_i, ∂H/∂z_i = −p_i (log p_i + H).
     """
     total, logged = torch.zeros((), device=hidden_NH.device), {}
     grad_hidden_NH = torch.empty_like(hidden_NH)

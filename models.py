@@ -1,42 +1,37 @@
 """Actor and MiniCritic as mirror images: what they compute of responses, loading, saving, FSDP2.
 
-Both are pretrained decoders. `score` runs one over responses, `loss` makes the differentiable sum that an update
-minimises; the actor's numbers are log-probabilities and entropies, the critic's are values. Responses follow their
-prompts without a gap and padding comes last, so causal attention needs no mask.
+Both are pretrained decoders. `score` runs one over responses, `loss` makes the differentiable sum that an
+update minimises; the actor's numbers are log-probabilities and entropies, the critic's are values. Responses
+follow their prompts without a gap and padding comes last, so causal attention needs no mask.
 
-Legend for shape suffixes: B sequences, S prompt + response tokens (right-padded), N response tokens of the whole
-micro-batch in row-major order, H hidden size.
+Legend for shape suffixes: B sequences, S prompt + response tokens (right-padded), N response tokens of the
+whole micro-batch in row-major order, H hidden size.
 """
 
 import copy
 import hashlib
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, Iterator, NamedTuple
+from typing import Callable, Iterator
 
 import torch
 import torch.distributed as dist
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions, get_model_state_dict, set_model_state_dict
-)
+from torch.distributed.checkpoint import state_dict
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging
 
 import head
-from distributed import UserError, World, gather_list
+from distributed import World, gather_list, reading, refuse
 
 logging.disable_progress_bar()  # one bar for each file of weights would bury the run's own lines
 
 HEAD_FILE = "value_head.safetensors"
 
 Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # tokens_BS, prompt_len_B, response_len_B
-Loss = tuple[
-    torch.Tensor, dict[str, torch.Tensor]
-]  # a sum that can be differentiated; sums to log, name -> []
+Loss = tuple[torch.Tensor, dict[str, torch.Tensor]]  # a differentiable sum; sums to log, name -> []
 
 
 class Actor(nn.Module):
@@ -45,7 +40,7 @@ class Actor(nn.Module):
     def __init__(self, lm: nn.Module, temperature: float = 1.0):
         super().__init__()
         self.lm, self.temperature = lm, temperature
-        # generate() fills every sampling setting that it is not given from here (TRL#3029): leave nothing there
+        # generate() fills every sampling setting that it is not given from here (TRL#3029)
         self.saved_generation_config = copy.deepcopy(lm.generation_config)
         lm.generation_config = GenerationConfig()
 
@@ -53,14 +48,12 @@ class Actor(nn.Module):
         """-> [2, N] fp32 without gradient: log π(o_t | s_t), and the entropy of π(· | s_t) in nats."""
         return torch.stack(head.score(*self.states(inputs), self.temperature))
 
-    def loss(
-        self, inputs: Inputs, weights_N, data: NamedTuple, token_loss: Callable, with_entropy: bool
-    ) -> Loss:
+    def loss(self, inputs: Inputs, weights_N, data, token_loss: Callable, with_entropy: bool) -> Loss:
         """-> Σ weight · token_loss(log-probabilities, entropies, data), and the same sums of what it logs."""
         return head.loss(*self.states(inputs), self.temperature, token_loss, with_entropy, weights_N, data)
 
     def states(self, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What the head needs: hidden states of s_t [N, H], the output embedding [V, H], the ids of o_t [N]."""
+        """What the head needs: hidden states of s_t [N, H], output embedding [V, H], ids of o_t [N]."""
         hidden_NH, targets_N = response_states(self.lm.base_model, inputs)
         return hidden_NH, self.lm.get_output_embeddings().weight, targets_N
 
@@ -70,8 +63,8 @@ class Actor(nn.Module):
 
 
 class MiniCritic(nn.Module):
-    """A pretrained backbone and one linear layer in fp32, zero-initialised: all critics start from V = 0, so that their
-    disagreement comes from their data and from nothing else. Values never see the temperature (slime#1928)."""
+    """A pretrained backbone and one linear layer in fp32, zero-initialised: all critics start from V = 0, so
+    that their disagreement comes from their data alone. Values never see the temperature (slime#1928)."""
 
     def __init__(self, backbone: nn.Module):
         super().__init__()
@@ -84,7 +77,7 @@ class MiniCritic(nn.Module):
         """-> V(s_t) of every response token, [N] fp32: of the state *before* the token (verl#1960)."""
         return self.values(inputs)
 
-    def loss(self, inputs: Inputs, weights_N, data: NamedTuple, token_loss: Callable) -> Loss:
+    def loss(self, inputs: Inputs, weights_N, data, token_loss: Callable) -> Loss:
         """-> Σ weight · token_loss(values, data), and the same sums of what it logs."""
         loss_N, logged_N = token_loss(self.values(inputs), data)
         logged = {name: (weights_N * x_N).sum().detach().double() for name, x_N in logged_N.items()}
@@ -96,8 +89,8 @@ class MiniCritic(nn.Module):
 
 
 def response_states(backbone: nn.Module, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
-    """-> hidden states of s_t, from which o_t was drawn (those at the position *before* each response token), [N, H];
-    and the ids of o_t, [N]."""
+    """-> hidden states of s_t, from which o_t was drawn (those at the position *before* each response token),
+    [N, H]; and the ids of o_t, [N]."""
     tokens_BS, prompt_len_B, response_len_B = inputs
     hidden_BSH = backbone(input_ids=tokens_BS, use_cache=False).last_hidden_state
     position_S = torch.arange(hidden_BSH.shape[1], device=hidden_BSH.device)
@@ -106,14 +99,13 @@ def response_states(backbone: nn.Module, inputs: Inputs) -> tuple[torch.Tensor, 
     return hidden_BSH[picked_BS], tokens_BS.roll(-1, dims=1)[picked_BS]
 
 
-# -- loading ------------------------------------------------------------------------------------------------------
+# -- loading -------------------------------------------------------------------------------------------------
 
 
 def load_actor(
-    name: str, world: World, dtype: torch.dtype, gradient_checkpointing: bool = False,
-    temperature: float = 1.0
+    name: str, world: World, dtype: torch.dtype, gradient_checkpointing=False, temperature: float = 1.0
 ) -> Actor:
-    """Pretrained policy, checked and divided over all ranks. Master weights are fp32, compute runs in dtype."""
+    """Pretrained policy, checked and divided over all ranks. Master weights are fp32, compute is in dtype."""
     lm = load_pretrained(AutoModelForCausalLM, name, "--model", world)
     if world.is_main:
         check_head(lm, name)
@@ -121,40 +113,34 @@ def load_actor(
     return prepare(Actor(lm, temperature), lm.base_model, name, world, dtype, gradient_checkpointing)
 
 
-def load_critic(
-    name: str, world: World, dtype: torch.dtype, gradient_checkpointing: bool = False
-) -> MiniCritic:
-    """A critic from a pretrained language model, or one that `save_critic` wrote (then with its trained head)."""
+def load_critic(name: str, world: World, dtype: torch.dtype, gradient_checkpointing=False) -> MiniCritic:
+    """A critic from a pretrained language model, or one that `save_critic` wrote, with its trained head."""
     critic = MiniCritic(load_pretrained(AutoModel, name, "--critics", world))
     if (Path(name) / HEAD_FILE).exists():
-        try:
+        with reading(f"--critics {name}: {HEAD_FILE} does not fit the model"):
             critic.value_head.load_state_dict(load_file(Path(name) / HEAD_FILE))
-        except RuntimeError as error:
-            raise UserError(f"--critics {name}: {HEAD_FILE} does not fit the model ({error}).") from error
     return prepare(critic, critic.backbone, name, world, dtype, gradient_checkpointing)
 
 
 def load_config(name: str, flag: str):
     """The model's configuration, or a sentence that says which flag named a model that cannot be read."""
-    try:
+    with reading(f"{flag} {name}: no model could be read there"):
         return AutoConfig.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{flag} {name}: no model could be read there ({first_line(error)})") from error
 
 
 def load_tokenizer(name: str, flag: str):
-    try:
+    with reading(f"{flag} {name}: no tokenizer could be read there"):
         return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{flag} {name}: no tokenizer could be read there ({first_line(error)})") from error
 
 
 def load_pretrained(auto_class, name: str, flag: str, world: World) -> nn.Module:
-    """A model in fp32 on rank 0's CPU, from safetensors only, never running the repository's code, with dropout off.
+    """A model in fp32 on rank 0's CPU, from safetensors only, never running the repository's code, with
+    dropout off.
 
-    The other ranks get it with empty weights, which take no memory: `prepare` sends each its part, so that a host of
-    eight holds a 14B model's 56 GB once. Dropout would be noise in the critics' disagreement and in the actor's ratio
-    (slime#1878). model.digest tells it from another one: a thousand entries of each tensor are enough.
+    The other ranks get it with empty weights, which take no memory: `prepare` sends each its part, so that a
+    host of eight holds a 14B model's 56 GB once. Dropout would be noise in the critics' disagreement and in
+    the actor's ratio (slime#1878). model.digest tells it from another one: a thousand entries of each tensor
+    are enough.
     """
     config = load_config(name, flag)
     for key, value in config.to_dict().items():
@@ -178,32 +164,25 @@ def load_pretrained(auto_class, name: str, flag: str, world: World) -> nn.Module
 
 def read_weights(auto_class, name: str, flag: str, config) -> nn.Module:
     """The model, complete, or a sentence that says why not."""
-    settings = dict(dtype=torch.float32, use_safetensors=True, trust_remote_code=False)
-    try:
-        model, found = auto_class.from_pretrained(name, config=config, output_loading_info=True, **settings)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{flag} {name}: its weights could not be loaded ({first_line(error)})") from error
-    if missing := sorted(found["missing_keys"]):
-        raise UserError(
-            f"{flag} {name}: {len(missing)} weights are missing, {missing[0]} among them; it would start random."
+    safe = dict(use_safetensors=True, trust_remote_code=False)
+    with reading(f"{flag} {name}: its weights could not be loaded"):
+        model, found = auto_class.from_pretrained(
+            name, config=config, dtype=torch.float32, output_loading_info=True, **safe
         )
+    missing = sorted(found["missing_keys"])
+    refuse(missing, f"{flag} {name}: {len(missing)} weights are missing, {''.join(missing[:1])} among them; "
+                    "it would start random.")
     return model
 
 
 @torch.no_grad()
 def check_head(lm: nn.Module, name: str) -> None:
-    """Refuse models whose logits are not hidden states times the output embedding (biases, soft-capping, scaling)."""
+    """Refuse models whose logits are not hidden states times the output embedding (biases, scaling …)."""
     ids = torch.arange(1, 9)[None] % lm.config.vocab_size
     own = lm(input_ids=ids).logits
     ours = lm.base_model(input_ids=ids).last_hidden_state @ lm.get_output_embeddings().weight.T
-    if not torch.allclose(own, ours, atol=1e-3, rtol=1e-3):
-        raise UserError(
-            f"{name}: its logits are not a plain linear map of the hidden states; head.py cannot score it."
-        )
-
-
-def first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+    refuse(not torch.allclose(own, ours, atol=1e-3, rtol=1e-3),
+           f"{name}: its logits are not a plain linear map of the hidden states; head.py cannot score it.")
 
 
 def compute_dtype(name: str, world: World) -> torch.dtype:
@@ -213,23 +192,21 @@ def compute_dtype(name: str, world: World) -> torch.dtype:
     return {"bf16": torch.bfloat16, "fp32": torch.float32}[name]
 
 
-# -- FSDP2 --------------------------------------------------------------------------------------------------------
+# -- FSDP2 ---------------------------------------------------------------------------------------------------
 
 
-def prepare(
-    model, backbone: nn.Module, name: str, world: World, dtype: torch.dtype, gradient_checkpointing: bool
-):
-    """Actor or critic, ready to be trained: divided over all ranks by FSDP2, one unit a transformer block, one for the
-    value head, which stays in fp32, one for the rest. All ranks get rank 0's weights; name is for complaints.
+def prepare(model, backbone: nn.Module, name: str, world: World, dtype: torch.dtype, gradient_checkpointing):
+    """Actor or critic, ready to be trained: divided over all ranks by FSDP2, one unit a transformer block,
+    one for the value head, which stays in fp32, one for the rest. All ranks get rank 0's weights; name is for
+    complaints.
 
-    The master weights and the gradients' reduction are fp32 (AdamW at 1e-6 rounds updates of bf16 weights away,
-    AReaL#1292); compute runs in dtype. One process that computes in fp32 has nothing to divide and nothing to cast.
+    The master weights and the gradients' reduction are fp32 (AdamW at 1e-6 rounds updates of bf16 weights
+    away, AReaL#1292); compute runs in dtype. One process that computes in fp32 has nothing to divide and
+    nothing to cast.
     """
     blocks = getattr(backbone, "layers", None)
-    if not isinstance(blocks, nn.ModuleList):
-        raise UserError(
-            f"{name}: a decoder with a list `layers` is needed to divide it (Qwen, Llama, Mistral, … have it)."
-        )
+    refuse(not isinstance(blocks, nn.ModuleList),
+           f"{name}: a decoder with a list `layers` is needed to shard it (Qwen, Llama, Mistral, … have it).")
     if gradient_checkpointing:
         backbone.activation_checkpointing_enable({"use_reentrant": False})
     if world.size == 1 and dtype == torch.float32:
@@ -240,14 +217,11 @@ def prepare(
     # what a loss is made of (advantages, weights) stays in fp32
     root = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     heads = [model.value_head] if isinstance(model, MiniCritic) else []
-    for module, policy in [
-        *((block, compute) for block in blocks), *((x, full) for x in heads), (model, root)
-    ]:
+    for module, policy in [*((x, compute) for x in blocks), *((x, full) for x in heads), (model, root)]:
         fully_shard(module, mesh=world.mesh, mp_policy=policy, reshard_after_forward=True)
     if world.size > 1:
-        set_model_state_dict(
-            model, whole, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
-        )
+        from_rank_0 = state_dict.StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+        state_dict.set_model_state_dict(model, whole, options=from_rank_0)
         for buffer in model.buffers():  # those that no state dict holds too: rotary frequencies
             dist.broadcast(buffer, src=0)
     for method in ("score", "loss", "generate"):
@@ -258,8 +232,8 @@ def prepare(
 
 @contextmanager
 def whole_weights(model: nn.Module) -> Iterator[None]:
-    """Hold all weights undivided: one gather a rollout instead of one a token (TRL#1483), and ranks that finish
-    generating at different times cannot wait for each other (accelerate#3425)."""
+    """Hold all weights undivided: one gather a rollout instead of one a token (TRL#1483), and ranks that
+    finish generating at different times cannot wait for each other (accelerate#3425)."""
     units = [m for m in model.modules() if isinstance(m, FSDPModule)]
     was_training = model.training
     model.eval()  # gradient checkpointing in training mode would switch the KV cache off
@@ -275,7 +249,7 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-# -- saving -------------------------------------------------------------------------------------------------------
+# -- saving --------------------------------------------------------------------------------------------------
 
 
 def save_actor(actor: Actor, tokenizer, folder: Path, world: World) -> None:
@@ -298,7 +272,8 @@ def save_critic(critic: MiniCritic, tokenizer, folder: Path, world: World) -> No
 
 def full_state(model: nn.Module) -> dict[str, torch.Tensor]:
     """The whole state dict on rank 0's CPU, tied weights once; the other ranks get {}."""
-    state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    whole = state_dict.StateDictOptions(full_state_dict=True, cpu_offload=True)
+    state = state_dict.get_model_state_dict(model, options=whole)
     names = {name for name, _ in [*model.named_parameters(), *model.named_buffers()]}
     return {name: x for name, x in state.items() if name in names}
 

@@ -1,7 +1,7 @@
 """Problems → prompts → rewards, as one `Rollout`. Prompts become responses in generation.py.
 
-Legend for shape suffixes: B responses, S prompt + response tokens, T response tokens; prompts stand P a step in groups
-of G responses, B = P · G, responses of one group are neighbours.
+Legend for shape suffixes: B responses, S prompt + response tokens, T response tokens; prompts stand P a step
+in groups of G responses, B = P · G, responses of one group are neighbours.
 """
 
 import json
@@ -9,18 +9,18 @@ import random
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Iterable
 
 import numpy as np
 import torch
 
-from distributed import UserError, World, gather_list, own_slice, stream_seed
+from distributed import World, gather_list, own_slice, reading, refuse, stream_seed
 from verifier import extract_answer, last_boxed
 
 INSTRUCTION = "\n\nPlease reason step by step, and put your final answer within \\boxed{}."
 
 
-# -- problems -------------------------------------------------------------------------------------------------------
+# -- problems ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -36,21 +36,20 @@ def load_problems(
 
     n: take this many, drawn by seed; None takes all, in file order. Columns: see `read_problem`.
     """
-    if source.endswith((".jsonl", ".parquet")):
-        if not Path(source).is_file():
-            raise UserError(
-                f"{flag} {source}: there is no such file; give a .jsonl or .parquet file, or a hub data set id."
-            )
-        rows = read_jsonl(source, flag) if source.endswith(".jsonl") else read_parquet(source, flag)
+    kind = Path(source).suffix if source.endswith((".jsonl", ".parquet")) else "hub"
+    refuse(kind != "hub" and not Path(source).is_file(),
+           f"{flag} {source}: there is no such file; give a .jsonl or .parquet file, or a hub data set id.")
+    if kind == ".jsonl":
+        rows = read_jsonl(source, flag)
     else:
-        rows = read_hub(source, split, flag)
-    problems = [read_problem(row, where, flag) for where, row in rows]
-    if not problems:
-        raise UserError(f"{flag} {source}: it holds no problem.")
+        table = read_parquet(source, flag) if kind == ".parquet" else read_hub(source, split, flag)
+        rows = [(f"row {i}", row) for i, row in enumerate(table, start=1)]
+    problems = [read_problem(row, f"{flag} {source}, {where}") for where, row in rows]
+    refuse(not problems, f"{flag} {source}: it holds no problem.")
     if n is None:
         return problems
-    if n > len(problems):
-        raise UserError(f"{flag} {source}: it holds {len(problems)} problems, fewer than the {n} asked for.")
+    refuse(n > len(problems),
+           f"{flag} {source}: it holds {len(problems)} problems, fewer than the {n} asked for.")
     return random.Random(stream_seed(seed, "problems")).sample(problems, n)
 
 
@@ -58,47 +57,34 @@ def read_jsonl(path: str, flag: str) -> list[tuple[str, dict]]:
     rows = []
     for number, line in enumerate(Path(path).read_bytes().split(b"\n"), start=1):
         if line.strip():
-            try:
+            with reading(f"{flag} {path}, line {number}: not a JSON object on one line"):
                 row = json.loads(line)
                 if not isinstance(row, dict):
-                    raise ValueError("not a JSON object")
-            except ValueError as error:
-                raise UserError(
-                    f"{flag} {path}, line {number}: not a JSON object on one line ({error})."
-                ) from error
-            rows.append((f"{path}, line {number}", row))
+                    raise ValueError(f"but a {type(row).__name__}")
+            rows.append((f"line {number}", row))
     return rows
 
 
-def read_parquet(path: str, flag: str) -> list[tuple[str, dict]]:
+def read_parquet(path: str, flag: str) -> list[dict]:
     import pyarrow.parquet  # comes with datasets
 
-    try:
-        table = pyarrow.parquet.read_table(path).to_pylist()
-    except (OSError, ValueError) as error:
-        raise UserError(f"{flag} {path}: not a readable parquet file ({error}).") from error
-    return [(f"{path}, row {i}", row) for i, row in enumerate(table, start=1)]
+    with reading(f"{flag} {path}: not a readable parquet file"):
+        return pyarrow.parquet.read_table(path).to_pylist()
 
 
-def read_hub(source: str, split: str, flag: str) -> list[tuple[str, dict]]:
+def read_hub(source: str, split: str, flag: str) -> Iterable[dict]:
     import datasets
 
     name, config, named_split = (source.split(":") + ["", ""])[:3]
-    try:
-        table = datasets.load_dataset(name, config or None, split=named_split or split)
-    except (
-        Exception
-    ) as error:  # the library raises dozens of types for a wrong name and for a hub out of reach
-        raise UserError(
-            f"{flag} {source}: the data set could not be loaded from the hub ({str(error).strip().splitlines()[0]}); "
-            "give a local .jsonl or .parquet file where the hub is out of reach."
-        ) from error
-    return [(f"{source}, row {i}", row) for i, row in enumerate(table, start=1)]
+    # the library raises dozens of types for a wrong name and for a hub out of reach
+    with reading(f"{flag} {source}: the data set could not be loaded from the hub; give a local .jsonl or "
+                 ".parquet file where the hub is out of reach", Exception):
+        return datasets.load_dataset(name, config or None, split=named_split or split)
 
 
-def read_problem(row: dict, where: str, flag: str) -> Problem:
-    """The problem is in problem, question or prompt (text or chat messages); the answer in answer (GSM8K's after ####),
-    final_answer (a list is joined), reward_model.ground_truth, or the last box of solution."""
+def read_problem(row: dict, where: str) -> Problem:
+    """The problem is in problem, question or prompt (text or chat messages); the answer in answer (GSM8K's
+    after ####), final_answer (a list is joined), reward_model.ground_truth, or the last box of solution."""
     problem = next((row[k] for k in ("problem", "question", "prompt") if row.get(k)), None)
     if isinstance(problem, list):
         turns = [m for m in problem if isinstance(m, dict) and m.get("role") == "user"]
@@ -113,23 +99,17 @@ def read_problem(row: dict, where: str, flag: str) -> Problem:
     answer = str(answer if answer is not None else "").rsplit("####", 1)[-1].strip().strip("$").strip()
     if re.fullmatch(r"-?\d+\.0", answer):
         answer = answer[:-2]
-    if not isinstance(problem, str) or not problem.strip():
-        raise UserError(
-            f"{flag} {where}: no text in problem, question or prompt; columns are {', '.join(row)}."
-        )
-    if not answer:
-        raise UserError(
-            f"{flag} {where}: no answer in answer, final_answer or solution's box; columns are {', '.join(row)}."
-        )
+    columns = f"columns are {', '.join(row)}."
+    refuse(not isinstance(problem, str) or not problem.strip(),
+           f"{where}: no text in problem, question or prompt; {columns}")
+    refuse(not answer, f"{where}: no answer in answer, final_answer or solution's box; {columns}")
     return Problem(problem, answer)
 
 
 def problems_of_step(problems: list[Problem], step: int, n: int, seed: int) -> list[Problem]:
-    """The n problems of a step (counted from 1): every epoch goes through all problems once, in an order of its own."""
-    position = (step - 1) * n
-    orders: dict[int, np.ndarray] = {}
-    chosen = []
-    for i in range(position, position + n):
+    """The n problems of a step (counted from 1): every epoch has all problems once, in its own order."""
+    chosen, orders = [], {}
+    for i in range((step - 1) * n, step * n):
         epoch, place = divmod(i, len(problems))
         if epoch not in orders:
             orders[epoch] = np.random.default_rng(stream_seed(seed, "data", epoch)).permutation(len(problems))
@@ -137,26 +117,21 @@ def problems_of_step(problems: list[Problem], step: int, n: int, seed: int) -> l
     return chosen
 
 
-# -- prompts --------------------------------------------------------------------------------------------------------
+# -- prompts -------------------------------------------------------------------------------------------------
 
 
 def read_template(template: str | None, tokenizer, name: str) -> str | None:
-    """--template as text with {problem} in it: given as such, or as a file. None stands for the chat template."""
+    """--template as text with {problem} in it: given as such, or as a file. None: the chat template."""
     if template is None:
-        if not tokenizer.chat_template:
-            raise UserError(
-                f"{name} has no chat template; give --template FILE or TEXT with {{problem}} in it."
-            )
-        return None
-    if "{problem}" not in template:
+        refuse(not tokenizer.chat_template,
+               f"{name} has no chat template; give --template FILE or TEXT with {{problem}} in it.")
+    elif "{problem}" not in template:
         # a path longer than 255 characters is an error to the system
-        if len(template) > 255 or not Path(template).is_file():
-            raise UserError(
-                f"--template {template[:255]!r}: neither a text with {{problem}} in it nor a file."
-            )
+        refuse(len(template) > 255 or not Path(template).is_file(),
+               f"--template {template[:255]!r}: neither a text with {{problem}} in it nor a file.")
         template = Path(template).read_text()
-        if "{problem}" not in template:
-            raise UserError("--template: the file does not say {problem} where the problem goes.")
+        refuse("{problem}" not in template,
+               "--template: the file does not say {problem} where the problem goes.")
     return template
 
 
@@ -168,7 +143,7 @@ def prompt_tokens(problem: str, template: str | None, tokenizer) -> list[int]:
     return tokenizer.encode(text, add_special_tokens=False)
 
 
-# -- one step's batch -----------------------------------------------------------------------------------------------
+# -- one step's batch ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -180,7 +155,7 @@ class Response:
 
 @dataclass
 class Rollout:
-    """All responses of a step, the same on every rank, on the CPU. Column t of a [B, T] array belongs to o_{t+1}."""
+    """All responses of a step, the same on every rank, on the CPU. Column t of [B, T] is o_{t+1}'s."""
 
     tokens_BS: torch.Tensor  # prompt, response, padding, without gaps
     prompt_len_B: torch.Tensor
@@ -237,7 +212,8 @@ def verify(
 ) -> tuple[list[str | None], list[float]]:
     """-> extracted answers and rewards of all responses; each rank verifies its part of them.
 
-    reward(texts, golds) -> rewards, 1.0 where a response is right and 0.0 where it is wrong; how: see extract_answer.
+    reward(texts, golds) -> rewards, 1.0 where a response is right and 0.0 where it is wrong; how: see
+    extract_answer.
     """
     part = own_slice(len(responses), world)
     texts = [tokenizer.decode(r.tokens, skip_special_tokens=True) for r in responses[part]]

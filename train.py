@@ -1,14 +1,14 @@
 """AsyPPO: two mini-critics, each fitted on its own half of every prompt's responses, guide a larger actor.
 
-    python train.py                                                       # the embedded default: CPU, minutes
-    torchrun train.py --model Qwen/Qwen3-4B-Base                          # the paper's setting on one GPU
-    torchrun --nproc_per_node 8 train.py --model Qwen/Qwen3-4B-Base       # the same, divided over eight
-    python train.py --algo ppo | grpo | asyppo                            # baselines are settings of the same code
+    python train.py                                                   # the embedded default: CPU, minutes
+    torchrun train.py --model Qwen/Qwen3-4B-Base                      # the paper's setting on one GPU
+    torchrun --nproc_per_node 8 train.py --model Qwen/Qwen3-4B-Base   # the same, divided over eight
+    python train.py --algo ppo | grpo | asyppo                        # baselines: settings of the same code
 
 Liu et al., Asymmetric Proximal Policy Optimization: mini-critics boost LLM reasoning, arXiv 2510.01656.
 
-In reading order: one step of the method, the loop around it, what a run needs, and the flags. Legend for shape suffixes:
-M critics, B responses of the step, T response tokens; mask_BT is true on response tokens.
+In reading order: one step of the method, the loop around it, what a run needs, and the flags. Legend for
+shape suffixes: M critics, B responses of the step, T response tokens; mask_BT is true on response tokens.
 """
 
 from __future__ import annotations
@@ -29,125 +29,121 @@ import asyppo
 import distributed
 import generation
 from critics import ensemble_values, fit_critics, shard, value_metrics
-from distributed import (
-    StopRequest, UserError, World, gather_list, generator, load_checkpoint, number, save_checkpoint
-)
+from distributed import StopRequest, UserError, World, gather_list, generator, number, refuse
+from distributed import load_checkpoint, save_checkpoint, saved_steps, stream_seed, writing
 from evaluate import evaluate, summarise
 from folder import Folder, Log, Stopwatch, digest, open_folder, rollout_samples
-from generation import Sampling, generate_responses, stop_token_ids
-from models import (
-    Actor, MiniCritic, compute_dtype, load_actor, load_config, load_critic, load_tokenizer, save_actor,
-    save_critic
-)
-from rollout import (
-    Problem, Rollout, load_problems, make_rollout, problems_of_step, prompt_tokens, read_template, verify
-)
+from generation import Sampling, generate_responses, sampling_of, stop_token_ids
+from models import Actor, MiniCritic, compute_dtype, load_actor, load_config, load_critic, load_tokenizer
+from models import save_actor, save_critic
+from rollout import Problem, Rollout, load_problems, make_rollout, problems_of_step, prompt_tokens
+from rollout import read_template, verify
 from updates import adamw, offloaded, score_responses
 from verifier import Verifier
 
 
 def train_step(run: Run, step: int) -> tuple[dict[str, float], Rollout, asyppo.PolicyData]:
-    """One step of the method, in the paper's order. -> what to log, the rollout, what the policy learned from"""
-    args, world, watch = run.args, run.world, Stopwatch(run.world)
+    """One step of the method, in the paper's order. -> metrics, rollout, what the policy learned from"""
+    args, world, watch, metrics = run.args, run.world, Stopwatch(run.world), {}
 
-    # 1. Sample P prompts, draw G responses to each from the current policy, verify them; keep π_old and its entropy.
+    # 1. Sample P prompts, draw G responses to each from the current policy, verify them; keep log π_old.
     rollout = sample_rollout(run, step, watch)
     mask_BT = rollout.mask_BT
-    rewards_BT = asyppo.terminal_rewards(rollout.rewards_B, mask_BT)
-    metrics, std_BT = rollout_metrics(rollout), None
 
     if run.critics:
         # 2. Shard: each critic gets its own part of every prompt's responses.
-        shards_MB = shard(
-            rollout.group_B, len(run.critics), args.shard_by, generator(args.seed, "shards", step)
-        )
+        order = generator(args.seed, "shards", step)
+        shards_MB = shard(rollout.group_B, len(run.critics), args.shard_by, order)
 
-        # 3. Fit each critic to the returns of its shard.
-        before_MBT = (
-            run.values(rollout, watch) if args.critic_order == "last" or args.critic_lam < 1 else None
-        )
+        # 3. Fit each critic to the returns of its shard (targets at λ < 1 hold the values before the fit).
+        rewards_BT = asyppo.terminal_rewards(rollout.rewards_B, mask_BT)
+        old_values = args.critic_order == "last" or args.critic_lam < 1
+        before_MBT = run.values(rollout, watch) if old_values else None
         returns_MBT = critic_targets(run, rewards_BT, before_MBT, mask_BT)
         with watch.phase("fit_critics"), offloaded([run.actor_optimizer], args.offload):
-            metrics |= fit_critics(
-                run.critics, run.critic_optimizers, rollout, returns_MBT, shards_MB, args, step, world
-            )
+            shares = (rollout, returns_MBT, shards_MB)
+            metrics |= fit_critics(run.critics, run.critic_optimizers, *shares, args, step, world)
 
         # 4. Ensemble: every critic's value of every state, their mean, generalised advantage estimation.
         values_MBT = run.values(rollout, watch) if args.critic_order == "first" else before_MBT
         values_BT = asyppo.aggregate(values_MBT, args.aggregate)
-        advantages_BT = asyppo.gae(rewards_BT, values_BT, mask_BT, args.gamma, args.lam)
+        raw_BT = asyppo.gae(rewards_BT, values_BT, mask_BT, args.gamma, args.lam)
         std_BT = asyppo.disagreement(values_MBT)
         metrics |= value_metrics(values_MBT, std_BT, returns_MBT, rollout, shards_MB)
     else:
-        advantages_B = ALGORITHMS[args.algo].advantages(rollout.rewards_B, rollout.group_B, args)
-        advantages_BT = mask_BT * advantages_B[:, None]
-    raw_N = advantages_BT[mask_BT]
-    metrics |= {"adv_mean": raw_N.mean().item(), "adv_std": raw_N.std(correction=0).item()}
-    if args.whiten:
-        advantages_BT = asyppo.whiten(advantages_BT, mask_BT)
+        advantages_B = ALGORITHMS[args.algo].advantages(rollout.rewards_B, rollout.group_B, args=args)
+        raw_BT, std_BT = mask_BT * advantages_B[:, None], None
+    advantages_BT = asyppo.whiten(raw_BT, mask_BT) if args.whiten else raw_BT
 
-    # 5. Disagreement: no policy gradient where the critics agree most, no entropy bonus where they differ most.
-    signals = {"std": std_BT, "entropy": rollout.old_entropy_BT, "none": None}
-    signals["random"] = torch.rand(mask_BT.shape, generator=generator(args.seed, "random mask", step))
-    advantage_mask_BT = asyppo.advantage_mask(signals[args.mask_by], mask_BT, args.mask_fraction)
-    signals["random"] = torch.rand(mask_BT.shape, generator=generator(args.seed, "random filter", step))
-    entropy_filter_BT = asyppo.entropy_filter(signals[args.filter_by], mask_BT, args.filter_fraction)
-    metrics["adv_masked_frac"] = 1 - int(advantage_mask_BT.sum()) / len(raw_N)
-    metrics["entropy_filtered_frac"] = 1 - int(entropy_filter_BT.sum()) / len(raw_N)
+    # 5. Disagreement: no policy gradient where critics agree most, no entropy bonus where they differ most.
+    signal_BT = token_signal(args.mask_by, std_BT, rollout, generator(args.seed, "random mask", step))
+    advantage_mask_BT = asyppo.advantage_mask(signal_BT, mask_BT, args.mask_fraction)
+    signal_BT = token_signal(args.filter_by, std_BT, rollout, generator(args.seed, "random filter", step))
+    entropy_filter_BT = asyppo.entropy_filter(signal_BT, mask_BT, args.filter_fraction)
 
     # 6. Policy: several passes of the clipped objective over the same rollout.
     data = asyppo.PolicyData(rollout.old_logp_BT, advantages_BT, advantage_mask_BT, entropy_filter_BT)
     with watch.phase("policy"), offloaded(run.critic_optimizers, args.offload):
         metrics |= asyppo.update_policy(run.actor, run.actor_optimizer, rollout, data, args, step, world)
 
-    metrics |= watch.metrics()
-    metrics["tokens_per_s"] = len(raw_N) / metrics["time/step"]
+    metrics |= watch.metrics() | batch_metrics(rollout, raw_BT, data)
+    metrics["tokens_per_s"] = int(mask_BT.sum()) / metrics["time/step"]
     return metrics, rollout, data
 
 
 def sample_rollout(run: Run, step: int, watch: Stopwatch) -> Rollout:
-    """Step 1. -> all responses with their rewards, and their log-probabilities and entropies under the policy"""
+    """Step 1. -> all responses with their rewards, their log-probabilities and entropies"""
     args, world = run.args, run.world
     batch = problems_of_step(run.problems, step, args.prompts_per_step, args.seed)
-    prompts = [
-        x for p in batch for x in [prompt_tokens(p.problem, run.template, run.tokenizer)] * args.group_size
-    ]
-    golds = [p.answer for p in batch for _ in range(args.group_size)]
+    batch = [problem for problem in batch for _ in range(args.group_size)]
+    prompts = [prompt_tokens(p.problem, run.template, run.tokenizer) for p in batch]
+    golds = [p.answer for p in batch]
     with watch.phase("generate"), offloaded([run.actor_optimizer, *run.critic_optimizers], args.offload):
-        seed = distributed.stream_seed(args.seed, "rollout", step)
-        responses = generate_responses(
-            run.actor, run.tokenizer, prompts, run.sampling, world, seed, "generate"
-        )
+        seed = stream_seed(args.seed, "rollout", step)
+        draw = (run.sampling, world, seed, "generate")
+        responses = generate_responses(run.actor, run.tokenizer, prompts, *draw)
     with watch.phase("verify"):
         answers, rewards = verify(responses, golds, args.extract, run.reward, run.tokenizer, world)
     rollout = make_rollout(responses, golds, answers, rewards, args.group_size)
     with watch.phase("score"):
-        scores = score_responses(run.actor, rollout, args.token_budget, world)
-    rollout.old_logp_BT, rollout.old_entropy_BT = scores
+        old_BT = score_responses(run.actor, rollout, args.token_budget, world)
+    rollout.old_logp_BT, rollout.old_entropy_BT = old_BT
     return rollout
 
 
 def critic_targets(run: Run, rewards_BT, values_MBT: torch.Tensor | None, mask_BT) -> torch.Tensor:
-    """R_t of step 3: Monte-Carlo returns, the same for all critics; at λ < 1 they hold values, each critic's its own, for
-    another's know responses that it must not. -> [M, B, T]"""
+    """R_t of step 3: Monte-Carlo returns, the same for all critics; at λ < 1 they hold values, each critic's
+    its own, for another's know responses that it must not. -> [M, B, T]"""
     gamma, lam = run.args.gamma, run.args.critic_lam
     if lam == 1:
         return asyppo.discounted_returns(rewards_BT, mask_BT, gamma).expand(len(run.critics), -1, -1)
     return torch.stack([asyppo.lambda_returns(rewards_BT, x_BT, mask_BT, gamma, lam) for x_BT in values_MBT])
 
 
-def rollout_metrics(rollout: Rollout) -> dict[str, float]:
-    """What the responses are like."""
+def token_signal(by: str, std_BT, rollout: Rollout, order: torch.Generator) -> torch.Tensor | None:
+    """What --mask-by and --filter-by rank tokens by, [B, T]; None: by nothing, every token is kept."""
+    if by == "random":
+        return torch.rand(rollout.mask_BT.shape, generator=order)
+    return {"std": std_BT, "entropy": rollout.old_entropy_BT, "none": None}[by]
+
+
+def batch_metrics(rollout: Rollout, raw_BT: torch.Tensor, data: asyppo.PolicyData) -> dict[str, float]:
+    """What the responses and their advantages before whitening are like, and what the masks take out."""
+    raw_N, n_tokens = raw_BT[rollout.mask_BT], int(rollout.mask_BT.sum())
     return {
         "reward_mean": rollout.rewards_B.mean().item(),
         "reward_std": rollout.rewards_B.std(correction=0).item(),
         "response_len_mean": rollout.response_len_B.float().mean().item(),
         "truncated_frac": rollout.truncated_B.float().mean().item(),
-        "entropy": rollout.old_entropy_BT[rollout.mask_BT].mean().item()
+        "entropy": rollout.old_entropy_BT[rollout.mask_BT].mean().item(),
+        "adv_mean": raw_N.mean().item(),
+        "adv_std": raw_N.std(correction=0).item(),
+        "adv_masked_frac": 1 - int(data.advantage_mask.sum()) / n_tokens,
+        "entropy_filtered_frac": 1 - int(data.entropy_filter.sum()) / n_tokens,
     }
 
 
-# -- the loop -----------------------------------------------------------------------------------------------------
+# -- the loop ------------------------------------------------------------------------------------------------
 
 
 def train(args: argparse.Namespace, world: World) -> int:
@@ -174,10 +170,9 @@ def train(args: argparse.Namespace, world: World) -> int:
             if run.held_out and due and not (too_bad or request.seen()):
                 metrics[log.eval_key] = held_out_accuracy(run)
             # what does not exist, or is not finite, is left out
-            metrics = {key: x for key, x in metrics.items() if math.isfinite(x)} | {
-                "skipped_updates": skipped
-            }
-            log.write({"step": step} | metrics, rollout_samples(rollout, run.tokenizer, step))
+            metrics = {key: x for key, x in metrics.items() if math.isfinite(x)}
+            metrics = {"step": step} | metrics | {"skipped_updates": skipped}
+            log.write(metrics, rollout_samples(rollout, run.tokenizer, step))
             stopped_by = request.seen()
             if last or stopped_by or too_bad or (args.save_every and step % args.save_every == 0):
                 save_checkpoint(out / "checkpoint", run.trained, step, args.keep, world)
@@ -192,21 +187,21 @@ def train(args: argparse.Namespace, world: World) -> int:
 
 def held_out_accuracy(run: Run) -> float:
     """Share of right answers, one sampled response to each held-out problem."""
-    sets, how = {"held-out": run.held_out}, run.args.extract
-    settings = (run.template, run.sampling, how, run.reward, 1, run.args.seed)
-    return summarise(evaluate(run.actor, run.tokenizer, sets, *settings, run.world))["avg@k"]
+    sets, settings = {"held-out": run.held_out}, (run.template, run.sampling, run.args.extract, run.reward)
+    records = evaluate(run.actor, run.tokenizer, sets, *settings, k=1, seed=run.args.seed, world=run.world)
+    return summarise(records)["avg@k"]
 
 
 def save_models(run: Run) -> None:
     """The actor in Hugging Face format in model/, the critics beside it in critic0/, critic1/, …"""
     out = run.folder.path
-    with distributed.writing(out / "model"):
+    with writing(out / "model"):
         save_actor(run.actor, run.tokenizer, out / "model", run.world)
         for m, critic in enumerate(run.critics):
             save_critic(critic, run.tokenizer, out / f"critic{m}", run.world)
 
 
-# -- what a run needs ---------------------------------------------------------------------------------------------
+# -- what a run needs ----------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -241,43 +236,35 @@ class Run:
 
 
 def set_up(args: argparse.Namespace, world: World) -> Run:
-    """Everything that can be wrong with the user's models and data is found here, cheap checks before costly ones."""
-    names = critic_names(args)
-    equal_critics = args.n_critics > 1 and len(set(names)) == 1
-    if args.shard_by == "none" and equal_critics and args.minibatch_size == responses_of_step(args):
-        raise UserError(
-            "--shard-by none would fit equal critics alike, so that they never disagree; give a --minibatch-size below "
-            f"the {args.minibatch_size} responses of a step (each critic then has its own order), or different --critics."
-        )
+    """Everything that can be wrong with the user's models and data is found here, cheap checks first."""
+    names, n_responses = critic_names(args), args.prompts_per_step * args.group_size
+    equal_critics = args.n_critics > 1 and len(set(names)) == 1 and args.minibatch_size == n_responses
+    refuse(args.shard_by == "none" and equal_critics,
+           "--shard-by none would fit equal critics alike, so that they never disagree; give a "
+           f"--minibatch-size below the {n_responses} responses of a step (each critic then has its own "
+           "order), or different --critics.")
     if args.wandb == "online" and world.is_main:
         import wandb
 
-        if not wandb.login(prompt=False):  # it would ask in the middle of a job
-            raise UserError(
-                "--wandb online: no login is known here; run `wandb login` first, or use --wandb offline."
-            )
+        # it would ask in the middle of a job
+        refuse(not wandb.login(prompt=False),
+               "--wandb online: no login is known here; run `wandb login` first, or use --wandb offline.")
     tokenizer = load_tokenizer(args.model, "--model")
     for name in dict.fromkeys(names):
-        if load_tokenizer(name, "--critics").get_vocab() != tokenizer.get_vocab():
-            raise UserError(
-                f"--critics {name}: its tokenizer is not the actor's; critics read the actor's tokens."
-            )
+        refuse(load_tokenizer(name, "--critics").get_vocab() != tokenizer.get_vocab(),
+               f"--critics {name}: its tokenizer is not the actor's; critics read the actor's tokens.")
     template = read_template(args.template, tokenizer, args.model)
     problems = load_problems(args.data, args.n_problems, args.seed)
     held_out = load_problems(args.eval_data, None, args.seed, "test", "--eval-data") if args.eval_data else []
-    longest = (
-        max(len(prompt_tokens(p.problem, template, tokenizer)) for p in problems + held_out)
-        + args.max_new_tokens
-    )
-    if longest > args.token_budget:
-        raise UserError(
-            f"--token-budget {args.token_budget} cannot hold the longest prompt and response ({longest} tokens)."
-        )
+    longest_prompt = max(len(prompt_tokens(p.problem, template, tokenizer)) for p in problems + held_out)
+    longest = longest_prompt + args.max_new_tokens
+    refuse(longest > args.token_budget,
+           f"--token-budget {args.token_budget} cannot hold the longest prompt and response "
+           f"({longest} tokens).")
     folder = open_folder(args, args.algo, MAY_CHANGE, world)
-    if args.resume and args.steps < max(distributed.saved_steps(folder.path / "checkpoint"), default=0):
-        raise UserError(
-            f"--resume: the run in {folder.path} has done more than {args.steps} steps already; raise --steps."
-        )
+    refuse(args.resume and args.steps < max(saved_steps(folder.path / "checkpoint"), default=0),
+           f"--resume: the run in {folder.path} has done more than {args.steps} steps already; "
+           "raise --steps.")
 
     dtype = compute_dtype(args.dtype, world)
     actor = load_actor(args.model, world, dtype, args.gradient_checkpointing, args.temperature)
@@ -286,32 +273,17 @@ def set_up(args: argparse.Namespace, world: World) -> Run:
     digests["--critics"] = " ".join(critic.backbone.digest for critic in critics)
     folder.begin(args, digests, world)
     if world.is_main:
-        print(
-            f"{args.algo}: actor {args.model}, {len(critics)} critics {' '.join(dict.fromkeys(names))}\n"
-            f"{len(problems)} problems, {args.prompts_per_step} × {args.group_size} responses a step, "
-            f"{args.minibatch_size} per optimizer step, {args.epochs} passes; "
-            f"{world.size} × {world.device.type}, {dtype}; files in {folder.path}",
-            flush=True,
-        )
-    stop_ids = frozenset(stop_token_ids(actor, tokenizer, template))
+        print(f"{args.algo}: actor {args.model}, {len(critics)} critics {' '.join(dict.fromkeys(names))}")
+        print(f"{len(problems)} problems, {args.prompts_per_step} × {args.group_size} responses a step, "
+              f"{args.minibatch_size} per optimizer step, {args.epochs} passes; "
+              f"{world.size} × {world.device.type}, {dtype}; files in {folder.path}", flush=True)
+    sampling = sampling_of(args, stop_token_ids(actor, tokenizer, template))
     verifier = Verifier(args.extract)
     return Run(
-        args=args,
-        world=world,
-        folder=folder,
-        tokenizer=tokenizer,
-        template=template,
-        problems=problems,
-        held_out=held_out,
-        sampling=Sampling(
-            args.max_new_tokens, args.temperature, stop_ids, tuple(args.stop), args.generate_batch
-        ),
-        verifier=verifier,
-        reward=verifier.reward,
-        actor=actor,
-        actor_optimizer=adamw(actor, args.lr),
-        critics=critics,
-        critic_optimizers=[adamw(critic, args.critic_lr) for critic in critics],
+        args=args, world=world, folder=folder, tokenizer=tokenizer, template=template, problems=problems,
+        held_out=held_out, sampling=sampling, verifier=verifier, reward=verifier.reward,
+        actor=actor, actor_optimizer=adamw(actor, args.lr),
+        critics=critics, critic_optimizers=[adamw(critic, args.critic_lr) for critic in critics],
     )
 
 
@@ -331,35 +303,31 @@ def critic_names(args: argparse.Namespace) -> list[str]:
         return [args.model] * args.n_critics
     config = load_config(args.model, "--model")
     sizes = (config.hidden_size, config.num_hidden_layers)
-    if config.model_type != "qwen3" or sizes not in QWEN3_CRITICS:
-        raise UserError(
-            f"--model {args.model}: no default mini-critics are known for it (they are for Qwen3 4B, 8B and 14B); "
-            "name them with --critics: a pretrained model with the same tokenizer, or one for each critic."
-        )
+    refuse(config.model_type != "qwen3" or sizes not in QWEN3_CRITICS,
+           f"--model {args.model}: no default mini-critics are known for it (they are for Qwen3 4B, 8B "
+           "and 14B); name them with --critics: a pretrained model with the same tokenizer, or one for each "
+           "critic.")
     return [QWEN3_CRITICS[sizes]] * args.n_critics
 
 
-# -- settings and flags -------------------------------------------------------------------------------------------
+# -- settings and flags --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Algorithm:
-    """What --algo stands for: defaults of flags (a flag given by the user wins) and, where there are no critics, the
-    advantage of whole responses, (rewards_B, group_B, args) -> [B]."""
+    """What --algo stands for: defaults of flags (a flag given by the user wins) and, where there are no
+    critics, the advantage of whole responses, (rewards_B, group_B, args=) -> [B]."""
 
     defaults: dict
     advantages: Callable | None = None
 
 
 NO_MASKS = dict(shard_by="none", mask_by="none", filter_by="none")
-NO_CRITICS = dict(n_critics=0, whiten=False, entropy_coef=0.0) | NO_MASKS
+NO_CRITICS = NO_MASKS | dict(n_critics=0, whiten=False, entropy_coef=0.0)
 ALGORITHMS = {
     "asyppo": Algorithm({}),
-    "ppo": Algorithm(dict(n_critics=1) | NO_MASKS),
-    "grpo": Algorithm(
-        NO_CRITICS,
-        lambda rewards_B, group_B, args: asyppo.group_advantages(rewards_B, group_B, args.group_std)
-    ),
+    "ppo": Algorithm(NO_MASKS | dict(n_critics=1)),
+    "grpo": Algorithm(NO_CRITICS, lambda *rewards, args: asyppo.group_advantages(*rewards, args.group_std)),
 }
 
 # without a --model: minutes on a CPU
@@ -371,143 +339,78 @@ TINY_DEFAULTS = (
 )
 
 # a resumed run may have other ones
-MAY_CHANGE = set(
-    "max_bad_steps steps out resume eval_every save_every keep timeout wandb device offload generate_batch token_budget".split()
-)
+MAY_CHANGE = {"steps", "out", "resume", "eval_every", "save_every", "keep", "max_bad_steps", "wandb"}
+MAY_CHANGE |= {"timeout", "device", "offload", "generate_batch", "token_budget"}
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """The run's settings: all flags, and what follows from them."""
     parser = distributed.Parser(__doc__)
-    switch, count, positive, share = (
-        argparse.BooleanOptionalAction, number(int, 1), number(float, 0, above=True), number(float, 0, 1)
-    )
+    switch, least_0, least_1 = argparse.BooleanOptionalAction, number(int, 0), number(int, 1)
+    positive, share = number(float, 0, above=True), number(float, 0, 1)
 
     add = parser.add_argument_group("models").add_argument
     add("--model", help="actor: directory or hub id; default: the embedded tiny/actor with small sizes")
-    add(
-        "--critics", nargs="+",
-        help="mini-critics: one name for all, or one each; default: by the actor's family and size"
-    )
-    add("--n-critics", type=number(int, 0), default=2, help="M, the number of critics")
-    add(
-        "--gradient-checkpointing", action=switch, default=True,
-        help="recompute activations in backward to save memory"
-    )
-    add(
-        "--offload", action=switch, default=False,
-        help="optimizer states wait on the CPU while their model is not updated"
-    )
+    add("--critics", nargs="+", help="mini-critics: one name for all, or one each; default: by the actor's family and size")
+    add("--n-critics", type=least_0, default=2, help="M, the number of critics")
+    add("--gradient-checkpointing", action=switch, default=True, help="recompute activations in backward to save memory")
+    add("--offload", action=switch, default=False, help="optimizer states wait on the CPU while their model is not updated")
 
     add = parser.add_argument_group("problems").add_argument
-    add(
-        "--data", default="zwhe99/DeepMath-103K",
-        help="training problems: .jsonl, .parquet, or hub id as ID[:CONFIG[:SPLIT]]"
-    )
-    add(
-        "--n-problems", type=number(int, 0), default=5000,
-        help="train on this many of them, drawn by seed; 0 means all"
-    )
-    add("--prompts-per-step", type=count, default=32, help="P, prompts in a rollout batch")
-    add("--group-size", type=count, default=32, help="G, responses to each prompt")
+    add("--data", default="zwhe99/DeepMath-103K", help="training problems: .jsonl, .parquet, or hub id as ID[:CONFIG[:SPLIT]]")
+    add("--n-problems", type=least_0, default=5000, help="train on this many of them, drawn by seed; 0 means all")
+    add("--prompts-per-step", type=least_1, default=32, help="P, prompts in a rollout batch")
+    add("--group-size", type=least_1, default=32, help="G, responses to each prompt")
     generation.add_flags(parser, greedy=False)
 
     add = parser.add_argument_group("critics").add_argument
     add("--critic-lr", type=positive, default=5e-6, help="AdamW learning rate of the critics")
-    add("--critic-epochs", type=count, default=4, help="passes of each critic over its shard of a rollout")
-    add(
-        "--critic-order", choices=("first", "last"), default="first",
-        help="fit before or after their values make the advantage"
-    )
-    add(
-        "--shard-by", choices=("group", "prompt", "none"), default="group",
-        help="divide each group's responses over critics, whole prompts, or nothing"
-    )
-    add(
-        "--aggregate", choices=("mean", "min"), default="mean", help="ensemble value from the critics' values"
-    )
+    add("--critic-epochs", type=least_1, default=4, help="passes of each critic over its shard of a rollout")
+    add("--critic-order", choices=("first", "last"), default="first", help="fit before or after their values make the advantage")
+    add("--shard-by", choices=("group", "prompt", "none"), default="group", help="divide each group's responses over critics, whole prompts, or nothing")
+    add("--aggregate", choices=("mean", "min"), default="mean", help="ensemble value from the critics' values")
 
     add = parser.add_argument_group("advantage").add_argument
     add("--gamma", type=share, default=1.0, help="discount γ")
     add("--lam", type=share, default=1.0, help="λ of the actor's GAE")
-    add(
-        "--critic-lam", type=share, default=1.0, help="λ of the critics' targets; 1 is the Monte-Carlo return"
-    )
-    add(
-        "--whiten", action=switch, default=True,
-        help="advantages to mean 0, deviation 1 over the batch, before the mask"
-    )
+    add("--critic-lam", type=share, default=1.0, help="λ of the critics' targets; 1 is the Monte-Carlo return")
+    add("--whiten", action=switch, default=True, help="advantages to mean 0, deviation 1 over the batch, before the mask")
     add("--group-std", action=switch, default=True, help="grpo: divide by the group's standard deviation")
 
     add = parser.add_argument_group("policy objective").add_argument
-    add(
-        "--algo", choices=tuple(ALGORITHMS), default="asyppo",
-        help="sets the defaults of the flags below and above"
-    )
+    add("--algo", choices=tuple(ALGORITHMS), default="asyppo", help="sets the defaults of the flags below and above")
     add("--lr", type=positive, default=1e-6, help="AdamW learning rate of the actor")
-    add("--epochs", type=count, default=4, help="passes over a rollout (UTD)")
-    add("--minibatch-size", type=count, help="responses per optimizer step; default: the whole rollout batch")
+    add("--epochs", type=least_1, default=4, help="passes over a rollout (UTD)")
+    add("--minibatch-size", type=least_1, help="responses per optimizer step; default: the whole rollout batch")
     add("--clip-low", type=positive, default=0.2, help="ε below 1")
     add("--clip-high", type=positive, default=0.2, help="ε above 1")
     add("--entropy-coef", type=number(float, 0), default=1e-3, help="β, weight of the entropy bonus")
     signals = ("std", "entropy", "random", "none")
     add("--mask-by", choices=signals, default="std", help="tokens lowest in this get no policy gradient")
-    add(
-        "--mask-fraction", type=share,
-        help="k, share of response tokens so masked (default: 0.2, with none 0)"
-    )
+    add("--mask-fraction", type=share, help="k, share of response tokens so masked (default: 0.2, with none 0)")
     add("--filter-by", choices=signals, default="std", help="tokens highest in this get no entropy bonus")
-    add(
-        "--filter-fraction", type=share,
-        help="h, share of response tokens so filtered (default: 0.2, with none 0)"
-    )
-    add(
-        "--loss-norm", choices=("sequence", "token"), default="sequence",
-        help="mean over each response, then responses; or over all tokens"
-    )
-    add(
-        "--max-grad-norm", type=positive, default=1.0,
-        help="gradient norms are clipped to this, actor and critics"
-    )
+    add("--filter-fraction", type=share, help="h, share of response tokens so filtered (default: 0.2, with none 0)")
+    add("--loss-norm", choices=("sequence", "token"), default="sequence", help="mean over each response, then responses; or over all tokens")
+    add("--max-grad-norm", type=positive, default=1.0, help="gradient norms are clipped to this, actor and critics")
 
     add = parser.add_argument_group("run").add_argument
-    add(
-        "--seed", type=int, default=0,
-        help="rules the streams data, sampling, shards and minibatches, independently"
-    )
-    add("--steps", type=count, default=500, help="rollouts to train on")
-    add(
-        "--token-budget", type=count, default=16384,
-        help="tokens of a micro-batch, padding included: a hard bound"
-    )
-    add(
-        "--eval-every", type=number(int, 0), default=10,
-        help="steps between evaluations on --eval-data; first and last always"
-    )
+    add("--seed", type=int, default=0, help="rules the streams data, sampling, shards and minibatches, independently")
+    add("--steps", type=least_1, default=500, help="rollouts to train on")
+    add("--token-budget", type=least_1, default=16384, help="tokens of a micro-batch, padding included: a hard bound")
+    add("--eval-every", type=least_0, default=10, help="steps between evaluations on --eval-data; first and last always")
     add("--eval-data", help="held-out problems, named like --data; one sampled response each")
-    add("--save-every", type=number(int, 0), default=20, help="steps between checkpoints; 0: only at the end")
-    add("--keep", type=count, default=1, help="checkpoints to keep, the last ones")
-    add(
-        "--max-bad-steps", type=count, default=3,
-        help="stop after so many steps in a row with a gradient that is not finite"
-    )
+    add("--save-every", type=least_0, default=20, help="steps between checkpoints; 0: only at the end")
+    add("--keep", type=least_1, default=1, help="checkpoints to keep, the last ones")
+    add("--max-bad-steps", type=least_1, default=3, help="stop after so many steps in a row with a gradient that is not finite")
     add("--out", type=Path, help="folder of the run; default: runs/ALGO-TIME")
-    add(
-        "--resume", nargs="?", const=True,
-        help="go on from the checkpoint in --out, or in the folder given here"
-    )
-    add(
-        "--wandb", choices=("disabled", "offline", "online"), default="disabled",
-        help="log to Weights & Biases as well"
-    )
+    add("--resume", nargs="?", const=True, help="go on from the checkpoint in --out, or in the folder given here")
+    add("--wandb", choices=("disabled", "offline", "online"), default="disabled", help="log to Weights & Biases as well")
     distributed.add_flags(parser)
 
     first, _ = parser.parse_known_args(argv)
     parser.set_defaults(**ALGORITHMS[first.algo].defaults)
     if first.model is None:
-        parser.set_defaults(**TINY_DEFAULTS)
-        if first.algo == "asyppo":
-            parser.set_defaults(critics=[f"{TINY}/critic"])
+        parser.set_defaults(**TINY_DEFAULTS, critics=[f"{TINY}/critic"] if first.algo == "asyppo" else None)
     try:
         return derive(parser.parse_args(argv))
     except UserError as error:
@@ -515,95 +418,59 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 
 def derive(flags: argparse.Namespace) -> argparse.Namespace:
-    """The settings that flags make: what follows from other flags filled in, what cannot work refused."""
-    n_critics, n_responses = flags.n_critics, responses_of_step(flags)
-    mask_by, filter_by = flags.mask_by, flags.filter_by
-    if n_critics == 1 and "std" in (mask_by, filter_by):
-        mask_by, filter_by = ("none" if by == "std" else by for by in (mask_by, filter_by))
+    """The settings that flags make: what follows from other flags is filled in, what cannot work refused."""
+    algo, n_critics, n_responses = flags.algo, flags.n_critics, flags.prompts_per_step * flags.group_size
+    without_critics = ALGORITHMS[algo].advantages is not None
+    refuse(not without_critics and n_critics == 0,
+           f"--n-critics 0 leaves --algo {algo} without advantages; use --algo grpo for a run without "
+           "critics.")
+    refuse(without_critics and (n_critics or flags.critics),
+           f"--algo {algo} has no critics: leave out --critics and --n-critics, or use --algo ppo or asyppo.")
+    refuse(flags.critics and len(flags.critics) not in (1, n_critics),
+           f"--critics names {len(flags.critics or [])} models for --n-critics {n_critics}: give one, or one "
+           "each.")
+
+    by = {"mask": flags.mask_by, "filter": flags.filter_by}
+    refuse(n_critics == 0 and "std" in by.values(),
+           f"--mask-by std and --filter-by std need critics; use entropy, random or none with --algo {algo}.")
+    if n_critics == 1 and "std" in by.values():
+        by = {name: "none" if signal == "std" else signal for name, signal in by.items()}
         if os.environ.get("RANK", "0") == "0":
-            print(
-                "One critic has no disagreement: --mask-by std and --filter-by std become none.",
-                file=sys.stderr
-            )
+            text = "One critic has no disagreement: --mask-by std and --filter-by std become none."
+            print(text, file=sys.stderr)
+    fractions = {"mask": flags.mask_fraction, "filter": flags.filter_fraction}
+    for name, fraction in fractions.items():
+        refuse(by[name] == "none" and fraction,
+               f"--{name}-fraction {fraction} needs a signal to choose tokens by, not none.")
+        fractions[name] = fraction if fraction is not None else 0.0 if by[name] == "none" else 0.2
+
     minibatch_size = flags.minibatch_size or n_responses
-    shard_size = n_responses // max(1, n_critics)
+    smallest_shard = n_responses // max(1, n_critics)
     if flags.shard_by == "prompt" and n_critics:
-        shard_size = flags.prompts_per_step // n_critics * flags.group_size
-    resumed = Path(flags.resume) if isinstance(flags.resume, str) else None
-    no_critics = ALGORITHMS[flags.algo].advantages is not None
+        smallest_shard = flags.prompts_per_step // n_critics * flags.group_size
+    refuse(flags.shard_by == "group" and flags.group_size < n_critics,
+           f"--group-size {flags.group_size} cannot be divided over {n_critics} critics; raise it.")
+    refuse(flags.shard_by == "prompt" and flags.prompts_per_step < n_critics,
+           f"--prompts-per-step {flags.prompts_per_step} cannot be divided over {n_critics} critics; "
+           "raise it.")
+    refuse(n_responses % minibatch_size,
+           f"--minibatch-size {minibatch_size} does not divide the {n_responses} responses of a step.")
+    refuse(flags.shard_by != "none" and n_critics and smallest_shard < n_responses // minibatch_size,
+           f"--minibatch-size {minibatch_size} leaves critics without a response in a minibatch; raise it.")
+    refuse(flags.token_budget < flags.max_new_tokens,
+           f"--token-budget {flags.token_budget} is smaller than a response of --max-new-tokens "
+           f"{flags.max_new_tokens}.")
 
-    refuse_if(
-        not (n_critics or no_critics),
-        f"--n-critics 0 leaves --algo {flags.algo} without advantages; use --algo grpo for a run without critics."
-    )
-    refuse_if(
-        no_critics and (n_critics or flags.critics),
-        f"--algo {flags.algo} has no critics: leave out --critics and --n-critics, or use --algo ppo or asyppo."
-    )
-    refuse_if(
-        flags.critics and len(flags.critics) not in (1, n_critics),
-        f"--critics names {len(flags.critics or [])} models for --n-critics {n_critics}: give one, or one each."
-    )
-    refuse_if(
-        n_critics == 0 and "std" in (mask_by, filter_by),
-        f"--mask-by std and --filter-by std need critics; use entropy, random or none with --algo {flags.algo}."
-    )
-    refuse_if(
-        mask_by == "none" and flags.mask_fraction,
-        f"--mask-fraction {flags.mask_fraction} needs a signal to choose tokens by, not none."
-    )
-    refuse_if(
-        filter_by == "none" and flags.filter_fraction,
-        f"--filter-fraction {flags.filter_fraction} needs a signal to choose tokens by, not none."
-    )
-    refuse_if(
-        flags.shard_by == "group" and flags.group_size < n_critics,
-        f"--group-size {flags.group_size} cannot be divided over {n_critics} critics; raise it."
-    )
-    refuse_if(
-        flags.shard_by == "prompt" and flags.prompts_per_step < n_critics,
-        f"--prompts-per-step {flags.prompts_per_step} cannot be divided over {n_critics} critics; raise it."
-    )
-    refuse_if(
-        n_responses % minibatch_size,
-        f"--minibatch-size {minibatch_size} does not divide the {n_responses} responses of a step."
-    )
-    refuse_if(
-        flags.shard_by != "none" and n_critics and shard_size < n_responses // minibatch_size,
-        f"--minibatch-size {minibatch_size} leaves critics without a response in a minibatch; raise it."
-    )
-    refuse_if(
-        flags.token_budget < flags.max_new_tokens,
-        f"--token-budget {flags.token_budget} is smaller than a response of --max-new-tokens {flags.max_new_tokens}."
-    )
-    refuse_if(
-        resumed and flags.out and flags.out != resumed,
-        f"--resume {flags.resume} and --out {flags.out} name two folders; give one."
-    )
-    refuse_if(
-        flags.resume and not (flags.out or resumed),
-        "--resume needs the folder of the run: --resume DIR or --out DIR."
-    )
-
-    def fraction(given: float | None, by: str) -> float:
-        return given if given is not None else 0.0 if by == "none" else 0.2
-
+    out = Path(flags.resume) if isinstance(flags.resume, str) else flags.out
+    refuse(flags.out and flags.out != out,
+           f"--resume {out} and --out {flags.out} name two folders; give one.")
+    refuse(flags.resume and not out, "--resume needs the folder of the run: --resume DIR or --out DIR.")
     derived = dict(
-        n_problems=flags.n_problems or None, mask_by=mask_by, filter_by=filter_by,
-        mask_fraction=fraction(flags.mask_fraction, mask_by),
-        filter_fraction=fraction(flags.filter_fraction, filter_by), minibatch_size=minibatch_size,
-        out=flags.out or resumed
+        mask_by=by["mask"], filter_by=by["filter"],
+        mask_fraction=fractions["mask"], filter_fraction=fractions["filter"],
+        minibatch_size=minibatch_size, n_problems=flags.n_problems or None, out=out,
     )
     return argparse.Namespace(**vars(flags) | derived)
-
-
-def refuse_if(wrong: object, sentence: str) -> None:
-    if wrong:
-        raise UserError(sentence)
-
-
-def responses_of_step(args: argparse.Namespace) -> int:
-    return args.prompts_per_step * args.group_size
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -612,7 +479,7 @@ def main(argv: list[str] | None = None) -> int:
         code = train(args, distributed.start(args.device, args.timeout))
     except UserError as error:
         code = distributed.report("train.py", error)
-    # after train has returned, so that its models are gone; after a crash the others' collectives must not be waited for
+    # after train has returned: its models are gone; after a crash nothing is waited for
     distributed.stop()
     return code
 

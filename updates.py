@@ -1,10 +1,11 @@
 """One way to update a model, for actor and critics alike, and one to run a model over all responses.
 
-`update_model` makes passes over a rollout. A pass divides the responses into minibatches, one optimizer step each; a
-minibatch is packed into micro-batches within a token budget, and these are dealt to the ranks. How responses are packed
-and dealt changes memory and time, never the update.
+`update_model` makes passes over a rollout. A pass divides the responses into minibatches, one optimizer step
+each; a minibatch is packed into micro-batches within a token budget, and these are dealt to the ranks. How
+responses are packed and dealt changes memory and time, never the update.
 
-Legend for shape suffixes: B responses, T response tokens, N response tokens of a micro-batch in row-major order.
+Legend for shape suffixes: B responses, T response tokens, N response tokens of a micro-batch in row-major
+order.
 """
 
 import math
@@ -16,7 +17,7 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from distributed import UserError, World, generator, progress, sum_over_ranks
+from distributed import World, generator, progress, refuse, sum_over_ranks
 from rollout import Rollout
 
 
@@ -36,13 +37,13 @@ class Passes:
 
 def update_model(
     model: nn.Module, optimizer: torch.optim.Optimizer, loss: Callable, rollout: Rollout, rows: list[int],
-    data: NamedTuple, passes: Passes, world: World
+    data: NamedTuple, passes: Passes, world: World,
 ) -> list[dict[str, float]]:
-    """Minimise the weighted mean of a per-token loss over these responses. -> what to log of each optimizer step
+    """Minimise the weighted mean of a per-token loss over these responses. -> what to log of each update
 
-    loss(inputs, weights_N, data_N) -> the sum of this micro-batch's weighted losses, and sums to log (models.Loss); data
-    holds [B, T] arrays, of which it gets the micro-batch's entries. Logged are loss, its sums, and grad_norm before
-    clipping. Where that is not finite, on whichever rank, no rank applies the step.
+    loss(inputs, weights_N, data_N) -> the sum of a micro-batch's weighted losses, and sums to log (models.Loss);
+    data holds [B, T] arrays, of which it gets the micro-batch's entries. Logged are the loss, its sums, and the
+    gradient's norm before clipping. Where that is not finite, on whichever rank, no rank applies the update.
     """
     logged: list[dict[str, float]] = []
     bar = progress(passes.epochs * passes.n_minibatches, passes.label, "update", world)
@@ -56,17 +57,17 @@ def update_model(
                 picked = [rollout.pick(x_BT, micro_batch.rows, world.device) for x_BT in (weights_BT, *data)]
                 inputs = rollout.inputs(micro_batch.rows, world.device)
                 total, parts = loss(inputs, picked[0], data._make(picked[1:]))
-                # FSDP averages gradients over ranks, so a share of the sum is multiplied by their number (RL2#11,
-                # TRL#3021, verl#7321)
+                # FSDP averages gradients over ranks, so a share of the sum is multiplied by their number
+                # (RL2#11, TRL#3021, verl#7321)
                 (total * (micro_batch.weight * world.size)).backward()
                 for key, x in {"loss": total.detach(), **parts}.items():
-                    sums[key] = sums.get(key, 0) + x.double().cpu() * micro_batch.weight
+                    sums[key] = sums.get(key, 0) + x.double() * micro_batch.weight
             grad_norm = nn.utils.clip_grad_norm_(model.parameters(), passes.max_grad_norm)
             grad_norm = (grad_norm.full_tensor() if isinstance(grad_norm, DTensor) else grad_norm).item()
             if math.isfinite(grad_norm):
                 optimizer.step()
             optimizer.zero_grad()  # no gradients in memory while other models work
-            means = sum_over_ranks(torch.stack(list(sums.values()))).tolist()
+            means = sum_over_ranks(torch.stack(list(sums.values())).cpu()).tolist()
             logged.append(dict(zip(sums, means)) | {"grad_norm": grad_norm})
             bar.update()
     bar.close()
@@ -81,8 +82,8 @@ def mean_of_updates(logged: list[dict[str, float]]) -> dict[str, float]:
 
 @torch.no_grad()
 def score_responses(model: nn.Module, rollout: Rollout, token_budget: int, world: World) -> torch.Tensor:
-    """model.score [..., N] of all responses, the work divided over the ranks. -> [..., B, T] fp32 on the CPU of every
-    rank, zero outside the responses"""
+    """model.score [..., N] of all responses, the work divided over the ranks. -> [..., B, T] fp32 on the CPU
+    of every rank, zero outside the responses"""
     scores_BT = None
     for micro_batch in pack(list(range(len(rollout))), rollout.lengths, token_budget, world.size)[world.rank]:
         part_N = model.score(rollout.inputs(micro_batch.rows, world.device)).float().cpu()
@@ -96,13 +97,15 @@ def score_responses(model: nn.Module, rollout: Rollout, token_budget: int, world
     return sum_over_ranks(scores_BT)
 
 
-# -- the parts of a pass ------------------------------------------------------------------------------------------
+# -- the parts of a pass -------------------------------------------------------------------------------------
 
 
 def token_weights(mask_BT: torch.Tensor, loss_norm: str) -> torch.Tensor:
-    """What each token's term counts in a mean such as (6)'s; the weights of all given responses sum to 1. -> [B, T]
+    """What each token's term counts in a mean such as (6)'s; the weights of all given responses sum to 1. ->
+    [B, T]
 
-    sequence: E over responses of (1/|o|) Σ_t; token: every token of the batch alike. Masked tokens count in both.
+    sequence: E over responses of (1/|o|) Σ_t; token: every token of the batch alike. Masked tokens count in
+    both.
     """
     if loss_norm == "sequence":
         return mask_BT / (mask_BT.sum(1, keepdim=True).clamp(min=1) * mask_BT.shape[0])
@@ -110,18 +113,16 @@ def token_weights(mask_BT: torch.Tensor, loss_norm: str) -> torch.Tensor:
 
 
 def minibatches(rows: list[int], n: int, order: torch.Generator) -> list[list[int]]:
-    """n nearly equal random parts of the responses that cover all of them; a single part keeps their order."""
+    """n nearly equal random parts of the responses that cover all of them; a single part keeps its order."""
     if n == 1:
         return [rows]
-    return [
-        torch.tensor(rows)[part].tolist()
-        for part in torch.randperm(len(rows), generator=order).tensor_split(n)
-    ]
+    shuffled = torch.tensor(rows)[torch.randperm(len(rows), generator=order)]
+    return [part.tolist() for part in shuffled.tensor_split(n)]
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Responses that one rank passes through a model together. weight 0: a filler, so that all ranks do equally many."""
+    """Responses that one rank passes through a model together. weight 0: a filler, for equal numbers."""
 
     rows: list[int]
     weight: float
@@ -130,18 +131,18 @@ class MicroBatch:
 def pack(rows: list[int], lengths: list[int], token_budget: int, world_size: int) -> list[list[MicroBatch]]:
     """Divide responses into micro-batches for each rank: [rank][i].
 
-    rows: indices of the responses; lengths: prompt + response tokens of every response of the rollout, indexed by row.
-    A micro-batch holds neighbours in length, and count × longest never exceeds token_budget (verl#7553). All ranks get
-    the same number, as many as the budget makes necessary, and about the same work. Nothing is dropped.
+    rows: indices of the responses; lengths: prompt + response tokens of every response of the rollout,
+    indexed by row. A micro-batch holds neighbours in length, and count × longest never exceeds token_budget
+    (verl#7553). All ranks get the same number, as many as the budget makes necessary, and about the same
+    work. Nothing is dropped.
     """
     if not rows:
         raise ValueError("pack needs at least one response")
     rows = sorted(rows, key=lambda r: (-lengths[r], r))
     longest = lengths[rows[0]]
-    if longest > token_budget:
-        raise UserError(
-            f"--token-budget {token_budget} is smaller than a response with its prompt ({longest} tokens); raise it."
-        )
+    refuse(longest > token_budget,
+           f"--token-budget {token_budget} is smaller than a response with its prompt ({longest} tokens); "
+           "raise it.")
 
     def cut(budget: int) -> list[list[int]]:
         bins: list[list[int]] = []
@@ -152,7 +153,7 @@ def pack(rows: list[int], lengths: list[int], token_budget: int, world_size: int
                 bins.append([row])
         return bins
 
-    # the smallest budget that needs no more rounds than the given one: equal rounds for all ranks, evenly filled
+    # the smallest budget that needs no more rounds than the given one: equal rounds, evenly filled
     n_bins = -(-len(cut(token_budget)) // world_size) * world_size
     low, high = longest, token_budget
     while low < high:
@@ -167,7 +168,7 @@ def pack(rows: list[int], lengths: list[int], token_budget: int, world_size: int
     return [[r[rank] for r in rounds] for rank in range(world_size)]
 
 
-# -- the optimizer ------------------------------------------------------------------------------------------------
+# -- the optimizer -------------------------------------------------------------------------------------------
 
 
 def adamw(model: nn.Module, lr: float) -> torch.optim.AdamW:
