@@ -73,7 +73,7 @@ def test_weights_stay_in_fp32_under_bf16_compute_and_dropout_is_off_everywhere(m
         assert torch.equal(first, second)
 
 
-# the number after 1 in fp32 that bf16 cannot tell from it by far
+# bf16 would round it to 1
 FINE = 1 + 2**-12
 
 
@@ -88,14 +88,14 @@ def test_what_a_loss_is_made_of_is_not_rounded_under_bf16_compute(load, qwen, wo
 
     def token_loss(scores_N, *rest):
         seen.append(rest[-1])
-        # the same 1 for every token, made from the model's numbers so that it can be differentiated
+        # 1 for every token, as a function of what the model says so that it can be differentiated
         return scores_N - scores_N.detach() + 1, {}
 
     if load is load_actor:
         data, how = asyppo.PolicyData(-fine_N, fine_N, on_N, on_N), dict(with_entropy=False)
     else:
         data, how = ValueData(fine_N), {}
-    # weights too are sums' only way to tell 1 from FINE
+    # the sum of weight · 1 is then this one weight
     weights_N = torch.zeros(n)
     weights_N[0] = FINE
     loss, _ = model.loss(

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 import torch
 
-import train
+from distributed import saved_steps
 from folder import finished_rows
 from tests.runs import FEW, ROOT, launch, launcher, rows, run, weights
 
@@ -103,7 +103,7 @@ def test_a_hanging_or_dead_rank_ends_the_job_and_leaves_the_last_checkpoint(tmp_
     )
     assert re.search(sentence, done.stderr), done.stderr
     assert [m["step"] for m in rows(tmp_path / "run")] == [1]
-    assert train.saved_steps(tmp_path / "run/checkpoint") == [1]
+    assert saved_steps(tmp_path / "run/checkpoint") == [1]
 
 
 def test_a_log_whose_last_line_was_cut_by_a_kill_is_mended_on_resume(tmp_path):
