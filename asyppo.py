@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from updates import Passes, mean_of_updates, update_model
+from updates import mean_of_updates, update_model
 
 # -- returns and advantages ----------------------------------------------------------------------------------
 
@@ -160,14 +160,13 @@ def policy_loss(logp_N, entropy_N, data: PolicyData, clip_low: float, clip_high:
 
 def update_policy(actor, optimizer, rollout, data: PolicyData, args, step: int, world) -> dict[str, float]:
     """Step 6: args.epochs passes over the rollout, one optimizer step for each minibatch. -> what to log"""
-    clip = dict(clip_low=args.clip_low, clip_high=args.clip_high)
-    token_loss = partial(policy_loss, **clip, entropy_coef=args.entropy_coef)
-    passes = Passes(
-        epochs=args.epochs, n_minibatches=len(rollout) // args.minibatch_size, loss_norm=args.loss_norm,
-        token_budget=args.token_budget, max_grad_norm=args.max_grad_norm, seed=args.seed,
-        stream=("minibatches", step), label="policy",
+    token_loss = partial(
+        policy_loss, clip_low=args.clip_low, clip_high=args.clip_high, entropy_coef=args.entropy_coef
     )
-    loss = partial(actor.loss, token_loss=token_loss, with_entropy=args.entropy_coef > 0)
-    updates = update_model(actor, optimizer, loss, rollout, list(range(len(rollout))), data, passes, world)
+    updates = update_model(
+        actor, optimizer, partial(actor.loss, token_loss=token_loss, with_entropy=args.entropy_coef > 0),
+        rollout, list(range(len(rollout))), data, args, world, epochs=args.epochs,
+        n_minibatches=len(rollout) // args.minibatch_size, loss_norm=args.loss_norm, stream=("minibatches", step),
+    )
     means = mean_of_updates(updates)
     return {"policy_loss": means.pop("loss"), "approx_kl_first": updates[0]["approx_kl"]} | means

@@ -13,7 +13,7 @@ import torch
 from distributed import World
 from models import MiniCritic
 from rollout import Rollout
-from updates import Passes, mean_of_updates, score_responses, update_model
+from updates import mean_of_updates, score_responses, update_model
 
 # -- step 2: shards ------------------------------------------------------------------------------------------
 
@@ -70,15 +70,13 @@ def fit_critics(
     """
     metrics = {}
     for m, (critic, optimizer) in enumerate(zip(critics, optimizers)):
-        passes = Passes(
-            epochs=args.critic_epochs, n_minibatches=len(rollout) // args.minibatch_size, loss_norm="token",
-            token_budget=args.token_budget, max_grad_norm=args.max_grad_norm, seed=args.seed,
-            stream=("critic minibatches", step, m), label=f"critic {m}",
-        )
         rows = torch.nonzero(shards_MB[m]).flatten().tolist()
-        loss = partial(critic.loss, token_loss=value_loss)
-        data = ValueData(returns_MBT[m])
-        updates = update_model(critic, optimizer, loss, rollout, rows, data, passes, world)
+        updates = update_model(
+            critic, optimizer, partial(critic.loss, token_loss=value_loss), rollout, rows,
+            ValueData(returns_MBT[m]), args, world, epochs=args.critic_epochs,
+            n_minibatches=len(rollout) // args.minibatch_size, loss_norm="token",
+            stream=("critic minibatches", step, m),
+        )
         metrics |= {f"critic{m}/{key}": mean for key, mean in mean_of_updates(updates).items()}
     return metrics
 

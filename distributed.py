@@ -1,5 +1,4 @@
-"""Everything that knows about more than one process: start and stop, signals, sums, random streams,
-checkpoints.
+"""The processes of a run: start and stop, signals, complaints said once, sums, random streams, checkpoints.
 
 The division of labour is simple: every rank holds the whole rollout (tokens, rewards, values: small next to
 the models) and computes the same statistics on it, so quantiles, whitening and counts are global without
@@ -50,16 +49,13 @@ def refuse(wrong: object, sentence: str) -> None:
         raise UserError(sentence)
 
 
-UNREADABLE = (OSError, ValueError, RuntimeError, SafetensorError)
-
-
 @contextmanager
-def reading(sentence: str, errors: tuple = UNREADABLE) -> Iterator[None]:
-    """What cannot be read becomes a sentence, with the first line of the error as its reason."""
+def reading(sentence: str, *errors: type[Exception]) -> Iterator[None]:
+    """What cannot be read becomes a sentence that ends with its reason; errors: further types to expect."""
     try:
         yield
-    except errors as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except (OSError, ValueError, *errors) as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(f"{sentence} ({reason})") from error
 
 
@@ -112,8 +108,7 @@ def stop() -> None:
 
 
 class StopRequest:
-    """SIGTERM and Ctrl-C let the running step finish and be saved; again a few seconds later they end the
-    process at once.
+    """SIGTERM and Ctrl-C let the running step finish and be saved; again a few seconds later they end it.
 
     torchrun kills what has not ended after 30 seconds, unless it is started with a longer --shutdown-timeout.
     """
@@ -126,18 +121,18 @@ class StopRequest:
         return self
 
     def __exit__(self, *exception) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
+        for each, handler in self.before.items():
+            signal.signal(each, handler)
 
-    def notice(self, number: int, frame) -> None:
+    def notice(self, received: int, frame) -> None:
         # job managers send a signal to every process, and torchrun then sends it once more
         if time.monotonic() > self.first + 5:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+            signal.signal(received, signal.SIG_DFL)
+            os.kill(os.getpid(), received)
         if not self.signal and self.world.is_main:
-            name = signal.Signals(number).name
+            name = signal.Signals(received).name
             print(f"\n{name}: stopping as soon as the running step is finished and saved.", file=sys.stderr)
-        self.signal, self.first = self.signal or number, min(self.first, time.monotonic())
+        self.signal, self.first = self.signal or received, min(self.first, time.monotonic())
 
     def seen(self) -> int:
         """The signal that any rank has got, else 0; the same on all ranks."""
@@ -150,9 +145,8 @@ class StopRequest:
 def report(script: str, error: UserError) -> int:
     """Print a user's mistake once, and return its exit code.
 
-    Every process sees most mistakes, and torchrun kills the others as soon as one has exited: rank 0 speaks
-    at once; another rank speaks if it is still alive after a while, for it may be the only one that saw the
-    mistake.
+    Every process sees most mistakes, and torchrun kills the others as soon as one has exited: rank 0 speaks at
+    once; another rank if it is still alive after a while, for it may be the only one that saw the mistake.
     """
     if os.environ.get("RANK", "0") != "0":
         time.sleep(10)
@@ -184,19 +178,19 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--timeout", type=minutes, default=30.0, help="minutes that a rank may keep the others waiting")
 
 
-def number(kind: type, least: float, most: float = math.inf, above: bool = False) -> Callable[[str], float]:
+def number(kind: type, least: float, most: float = 2**31, above: bool = False) -> Callable[[str], float]:
     """A type for argparse: an int or float from `least` (or only above it) to `most`."""
-    wanted = f"{'an integer' if kind is int else 'a number'} {'above' if above else 'at least'} {least}"
-    wanted += f" and at most {most}" if most < math.inf else ""
+    wanted = "an integer " if kind is int else "a number "
+    wanted += f"above {least}" if above else f"of at least {least}"
+    wanted += f" and at most {most}" if most < 2**31 else ""
 
     def parse(text: str):
         try:
             x = kind(text)
         except ValueError:
             x = math.nan
-        # NaN fails every comparison
-        if not ((x > least if above else x >= least) and x <= most and abs(x) < math.inf):
-            raise argparse.ArgumentTypeError(f"must be {wanted}, not {text}")
+        if not ((x > least if above else x >= least) and x <= most):  # NaN fails every comparison
+            raise argparse.ArgumentTypeError(f"must be {wanted}, not {text[:40]}")
         return x
 
     return parse

@@ -20,8 +20,7 @@ import numpy as np
 
 import distributed
 import generation
-from distributed import UNREADABLE, UserError, World, gather_list, number
-from distributed import reading, refuse, replace_text, stream_seed
+from distributed import UserError, World, gather_list, number, reading, refuse, replace_text, stream_seed
 from folder import append_rows, digest, open_folder, replace_rows, settings_of, whole_rows
 from generation import Sampling, generate_responses, sampling_of, stop_token_ids
 from models import Actor, compute_dtype, load_actor, load_tokenizer
@@ -89,7 +88,7 @@ def summarise(records: list[dict]) -> dict:
         "avg@k": mean(rewards_PK.flat),
         "interval": half_width(rewards_PK.mean(1)),
         "pass@": {str(n): mean(pass_at_k(k, right, n) for right in right_P) for n in ks},
-        "maj@k": mean(majority(*zip(*((r["answer"], r["reward"]) for r in group))) for group in groups),
+        "maj@k": mean(majority([r["answer"] for r in g], [r["reward"] for r in g]) for g in groups),
         "length": mean(r["length"] for r in records),
         "truncated": mean(r["truncated"] for r in records),
         "unparsed": mean(not r["answer"] for r in records),
@@ -141,8 +140,7 @@ def compare(path_a: str, path_b: str) -> str:
     """A table of A − B for every benchmark that both eval.json files hold."""
     both = []
     for path in (path_a, path_b):
-        errors = (*UNREADABLE, KeyError, TypeError)
-        with reading(f"--compare {path}: not a file that evaluate.py wrote", errors):
+        with reading(f"--compare {path}: not a file that evaluate.py wrote", KeyError, TypeError):
             results = json.loads(Path(path).read_text())["results"].items()
             both.append({name: {key: r[key] for key in ("digest", "scores", "avg@k")} for name, r in results})
     names = [name for name in both[0] if name in both[1]]
@@ -255,8 +253,10 @@ def finished_records(args: argparse.Namespace, n_responses: int, folder: Path, w
 
 
 def run(args: argparse.Namespace, world: World) -> None:
-    which = (args.n_problems, args.seed, "test", "--benchmarks")
-    sets = {benchmark_name(b): load_problems(BENCHMARKS.get(b, b), *which) for b in args.benchmarks}
+    sets = {
+        benchmark_name(b): load_problems(BENCHMARKS.get(b, b), args.n_problems, args.seed, "test", "--benchmarks")
+        for b in args.benchmarks
+    }
     tokenizer = load_tokenizer(args.model, "--model")
     template = read_template(args.template, tokenizer, args.model)
     folder = open_folder(args, "eval", MAY_CHANGE, world)
@@ -277,8 +277,10 @@ def run(args: argparse.Namespace, world: World) -> None:
         for name, problems in sets.items() if world.is_main else ():
             name_unparsable(name, problems, verifier)
         began = time.time()
-        settings = (template, sampling, args.extract, verifier.reward, args.k, args.seed)
-        records = evaluate(actor, tokenizer, sets, *settings, world, done, keep)
+        records = evaluate(
+            actor, tokenizer, sets, template, sampling, args.extract, verifier.reward, args.k, args.seed, world,
+            done, keep,
+        )
         seconds = time.time() - began
         failures = sum(gather_list([verifier.failures], world))
     if world.is_main:

@@ -21,7 +21,7 @@ from typing import Iterable, Iterator
 
 import torch
 
-from distributed import UNREADABLE, World, gather_list, reading, refuse, replace_text, writing
+from distributed import World, gather_list, reading, refuse, replace_text, writing
 from rollout import Problem, Rollout
 
 HERE = Path(__file__).resolve().parent
@@ -38,7 +38,7 @@ class Folder:
     def begin(self, args: argparse.Namespace, digests: dict[str, str], world: World) -> None:
         """Write config.json: every setting, the code's commit where git knows it, the packages' versions, and
         digests of what flags name. A resumed run must find the same digests there."""
-        for flag in digests if self.old_digests else ():
+        for flag in digests if self.old_digests is not None else ():
             refuse(digests[flag] != self.old_digests.get(flag),
                    f"--resume: what {flag} names is not what the run in {self.path} began with; put the old "
                    "back, or start a new run in another --out.")
@@ -65,7 +65,7 @@ def open_folder(args: argparse.Namespace, name: str, free: set[str], world: Worl
         refuse(out.exists() and not out.is_dir(), f"--out {out} is a file; name a folder.")
         refuse(config.exists(), f"--out {out} holds another run; give a new folder, or go on with --resume.")
         return Folder(out)
-    with reading(f"--resume: {out} holds no run; start one without --resume", (*UNREADABLE, KeyError)):
+    with reading(f"--resume: {out} holds no run; start one without --resume", KeyError, TypeError):
         old = json.loads(config.read_text())
         before, digests = old["settings"], old["digests"]
     for key, value in settings_of(args).items():
@@ -141,7 +141,8 @@ class Log:
             if not id_file.exists():
                 id_file.write_text(secrets.token_hex(4))
             identity = dict(project="asyppo", id=id_file.read_text(), resume="allow")
-            self.wandb = wandb.init(**identity, dir=folder, mode=args.wandb, config=vars(args))
+            settings = settings_of(args) | {"out": str(folder)}
+            self.wandb = wandb.init(**identity, dir=folder, mode=args.wandb, config=settings)
 
     def write(self, metrics: dict, samples: list[dict]) -> None:
         if self.is_main:

@@ -49,14 +49,13 @@ def add_flags(parser: argparse.ArgumentParser, greedy: bool) -> None:
 
 
 def stop_string(flag: str) -> str:
-    """Shells pass \\n on as two characters."""
     if not flag:
         raise argparse.ArgumentTypeError("'' would end every response at once; leave it out or name a string")
-    return flag.replace("\\n", "\n")
+    return flag
 
 
 def sampling_of(args: argparse.Namespace, stop_ids: set[int]) -> Sampling:
-    strings = tuple(args.stop)
+    strings = tuple(s.replace("\\n", "\n") for s in args.stop)  # shells pass \\n on as two characters
     return Sampling(args.max_new_tokens, args.temperature, frozenset(stop_ids), strings, args.generate_batch)
 
 
@@ -110,8 +109,8 @@ def stop_token_ids(actor: Actor, tokenizer, template: str | None) -> set[int]:
     tokenizer (Qwen3#927), and the chat template ends turns with another."""
     ids: set[int] = set()
     for source in (actor.lm.config, actor.saved_generation_config, tokenizer):
-        source = source.eos_token_id
-        ids.update([source] if isinstance(source, int) else source or [])
+        eos = source.eos_token_id
+        ids.update([eos] if isinstance(eos, int) else eos or [])
     if template is None:
         turn = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "ANSWER"}]
         rest = tokenizer.apply_chat_template(turn, tokenize=False).rsplit("ANSWER", 1)[-1]

@@ -16,6 +16,7 @@ from typing import Callable, Iterator
 
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.distributed.checkpoint import state_dict
@@ -24,7 +25,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokeni
 from transformers.utils import logging
 
 import head
-from distributed import World, gather_list, reading, refuse
+from distributed import UserError, World, gather_list, reading, refuse
 
 logging.disable_progress_bar()  # one bar for each file of weights would bury the run's own lines
 
@@ -75,7 +76,7 @@ class MiniCritic(nn.Module):
 
     def score(self, inputs: Inputs) -> torch.Tensor:
         """-> V(s_t) of every response token, [N] fp32: of the state *before* the token (verl#1960)."""
-        return self.values(inputs)
+        return self.values(inputs)  # under a name of its own, for FSDP must not enter score from within loss
 
     def loss(self, inputs: Inputs, weights_N, data, token_loss: Callable) -> Loss:
         """-> Σ weight · token_loss(values, data), and the same sums of what it logs."""
@@ -117,7 +118,7 @@ def load_critic(name: str, world: World, dtype: torch.dtype, gradient_checkpoint
     """A critic from a pretrained language model, or one that `save_critic` wrote, with its trained head."""
     critic = MiniCritic(load_pretrained(AutoModel, name, "--critics", world))
     if (Path(name) / HEAD_FILE).exists():
-        with reading(f"--critics {name}: {HEAD_FILE} does not fit the model"):
+        with reading(f"--critics {name}: {HEAD_FILE} does not fit the model", RuntimeError, SafetensorError):
             critic.value_head.load_state_dict(load_file(Path(name) / HEAD_FILE))
     return prepare(critic, critic.backbone, name, world, dtype, gradient_checkpointing)
 
@@ -164,14 +165,12 @@ def load_pretrained(auto_class, name: str, flag: str, world: World) -> nn.Module
 
 def read_weights(auto_class, name: str, flag: str, config) -> nn.Module:
     """The model, complete, or a sentence that says why not."""
-    safe = dict(use_safetensors=True, trust_remote_code=False)
-    with reading(f"{flag} {name}: its weights could not be loaded"):
-        model, found = auto_class.from_pretrained(
-            name, config=config, dtype=torch.float32, output_loading_info=True, **safe
-        )
-    missing = sorted(found["missing_keys"])
-    refuse(missing, f"{flag} {name}: {len(missing)} weights are missing, {''.join(missing[:1])} among them; "
-                    "it would start random.")
+    how = dict(config=config, dtype=torch.float32, output_loading_info=True)
+    with reading(f"{flag} {name}: its weights could not be loaded", RuntimeError, SafetensorError):
+        model, info = auto_class.from_pretrained(name, use_safetensors=True, trust_remote_code=False, **how)
+    if missing := sorted(info["missing_keys"]):
+        first = f"{len(missing)} weights are missing, {missing[0]} among them"
+        raise UserError(f"{flag} {name}: {first}; it would start random.")
     return model
 
 
@@ -206,7 +205,7 @@ def prepare(model, backbone: nn.Module, name: str, world: World, dtype: torch.dt
     """
     blocks = getattr(backbone, "layers", None)
     refuse(not isinstance(blocks, nn.ModuleList),
-           f"{name}: a decoder with a list `layers` is needed to shard it (Qwen, Llama, Mistral, … have it).")
+           f"{name}: a decoder with a list `layers` is needed to divide it (Qwen, Llama, Mistral, … have it).")
     if gradient_checkpointing:
         backbone.activation_checkpointing_enable({"use_reentrant": False})
     if world.size == 1 and dtype == torch.float32:

@@ -36,13 +36,12 @@ def load_problems(
 
     n: take this many, drawn by seed; None takes all, in file order. Columns: see `read_problem`.
     """
-    kind = Path(source).suffix if source.endswith((".jsonl", ".parquet")) else "hub"
-    refuse(kind != "hub" and not Path(source).is_file(),
+    refuse(source.endswith((".jsonl", ".parquet")) and not Path(source).is_file(),
            f"{flag} {source}: there is no such file; give a .jsonl or .parquet file, or a hub data set id.")
-    if kind == ".jsonl":
+    if source.endswith(".jsonl"):
         rows = read_jsonl(source, flag)
     else:
-        table = read_parquet(source, flag) if kind == ".parquet" else read_hub(source, split, flag)
+        table = read_parquet(source, flag) if source.endswith(".parquet") else read_hub(source, split, flag)
         rows = [(f"row {i}", row) for i, row in enumerate(table, start=1)]
     problems = [read_problem(row, f"{flag} {source}, {where}") for where, row in rows]
     refuse(not problems, f"{flag} {source}: it holds no problem.")
@@ -57,7 +56,7 @@ def read_jsonl(path: str, flag: str) -> list[tuple[str, dict]]:
     rows = []
     for number, line in enumerate(Path(path).read_bytes().split(b"\n"), start=1):
         if line.strip():
-            with reading(f"{flag} {path}, line {number}: not a JSON object on one line"):
+            with reading(f"{flag} {path}, line {number}: not a JSON object on one line", RecursionError):
                 row = json.loads(line)
                 if not isinstance(row, dict):
                     raise ValueError(f"but a {type(row).__name__}")
@@ -124,7 +123,7 @@ def read_template(template: str | None, tokenizer, name: str) -> str | None:
     """--template as text with {problem} in it: given as such, or as a file. None: the chat template."""
     if template is None:
         refuse(not tokenizer.chat_template,
-               f"{name} has no chat template; give --template FILE or TEXT with {{problem}} in it.")
+               f"{name} has no chat template; give --template FILE or TEXT with {{problem}} where the problem goes.")
     elif "{problem}" not in template:
         # a path longer than 255 characters is an error to the system
         refuse(len(template) > 255 or not Path(template).is_file(),
@@ -201,7 +200,7 @@ def make_rollout(
     return Rollout(
         tokens_BS=tokens_BS, prompt_len_B=prompt_len_B, response_len_B=response_len_B,
         truncated_B=torch.tensor([r.truncated for r in responses]),
-        group_B=torch.arange(len(responses)) // group_size, rewards_B=torch.tensor(rewards),
+        group_B=torch.arange(len(responses)) // group_size, rewards_B=torch.tensor(rewards, dtype=torch.float32),
         mask_BT=torch.arange(int(response_len_B.max())) < response_len_B[:, None], golds=golds,
         answers=answers
     )

@@ -61,8 +61,9 @@ def train_step(run: Run, step: int) -> tuple[dict[str, float], Rollout, asyppo.P
         before_MBT = run.values(rollout, watch) if old_values else None
         returns_MBT = critic_targets(run, rewards_BT, before_MBT, mask_BT)
         with watch.phase("fit_critics"), offloaded([run.actor_optimizer], args.offload):
-            shares = (rollout, returns_MBT, shards_MB)
-            metrics |= fit_critics(run.critics, run.critic_optimizers, *shares, args, step, world)
+            metrics |= fit_critics(
+                run.critics, run.critic_optimizers, rollout, returns_MBT, shards_MB, args, step, world
+            )
 
         # 4. Ensemble: every critic's value of every state, their mean, generalised advantage estimation.
         values_MBT = run.values(rollout, watch) if args.critic_order == "first" else before_MBT
@@ -71,7 +72,7 @@ def train_step(run: Run, step: int) -> tuple[dict[str, float], Rollout, asyppo.P
         std_BT = asyppo.disagreement(values_MBT)
         metrics |= value_metrics(values_MBT, std_BT, returns_MBT, rollout, shards_MB)
     else:
-        advantages_B = ALGORITHMS[args.algo].advantages(rollout.rewards_B, rollout.group_B, args=args)
+        advantages_B = ALGORITHMS[args.algo].advantages(rollout.rewards_B, rollout.group_B, args)
         raw_BT, std_BT = mask_BT * advantages_B[:, None], None
     advantages_BT = asyppo.whiten(raw_BT, mask_BT) if args.whiten else raw_BT
 
@@ -100,8 +101,9 @@ def sample_rollout(run: Run, step: int, watch: Stopwatch) -> Rollout:
     golds = [p.answer for p in batch]
     with watch.phase("generate"), offloaded([run.actor_optimizer, *run.critic_optimizers], args.offload):
         seed = stream_seed(args.seed, "rollout", step)
-        draw = (run.sampling, world, seed, "generate")
-        responses = generate_responses(run.actor, run.tokenizer, prompts, *draw)
+        responses = generate_responses(
+            run.actor, run.tokenizer, prompts, run.sampling, world, seed, label="generate"
+        )
     with watch.phase("verify"):
         answers, rewards = verify(responses, golds, args.extract, run.reward, run.tokenizer, world)
     rollout = make_rollout(responses, golds, answers, rewards, args.group_size)
@@ -187,8 +189,10 @@ def train(args: argparse.Namespace, world: World) -> int:
 
 def held_out_accuracy(run: Run) -> float:
     """Share of right answers, one sampled response to each held-out problem."""
-    sets, settings = {"held-out": run.held_out}, (run.template, run.sampling, run.args.extract, run.reward)
-    records = evaluate(run.actor, run.tokenizer, sets, *settings, k=1, seed=run.args.seed, world=run.world)
+    records = evaluate(
+        run.actor, run.tokenizer, {"held-out": run.held_out}, run.template, run.sampling, run.args.extract,
+        run.reward, k=1, seed=run.args.seed, world=run.world,
+    )
     return summarise(records)["avg@k"]
 
 
@@ -238,8 +242,8 @@ class Run:
 def set_up(args: argparse.Namespace, world: World) -> Run:
     """Everything that can be wrong with the user's models and data is found here, cheap checks first."""
     names, n_responses = critic_names(args), args.prompts_per_step * args.group_size
-    equal_critics = args.n_critics > 1 and len(set(names)) == 1 and args.minibatch_size == n_responses
-    refuse(args.shard_by == "none" and equal_critics,
+    equal_critics = args.n_critics > 1 and len(set(names)) == 1
+    refuse(equal_critics and args.shard_by == "none" and args.minibatch_size == n_responses,
            "--shard-by none would fit equal critics alike, so that they never disagree; give a "
            f"--minibatch-size below the {n_responses} responses of a step (each critic then has its own "
            "order), or different --critics.")
@@ -299,11 +303,11 @@ def critic_names(args: argparse.Namespace) -> list[str]:
     """One name per critic. PPO's classic critic is as large as the actor; AsyPPO's is the paper's pair."""
     if args.critics:
         return args.critics if len(args.critics) == args.n_critics else args.critics * args.n_critics
-    if args.algo == "ppo" or args.n_critics == 0:
+    if ALGORITHMS[args.algo].critic_like_actor or args.n_critics == 0:
         return [args.model] * args.n_critics
     config = load_config(args.model, "--model")
-    sizes = (config.hidden_size, config.num_hidden_layers)
-    refuse(config.model_type != "qwen3" or sizes not in QWEN3_CRITICS,
+    sizes = (config.hidden_size, config.num_hidden_layers) if config.model_type == "qwen3" else None
+    refuse(sizes not in QWEN3_CRITICS,
            f"--model {args.model}: no default mini-critics are known for it (they are for Qwen3 4B, 8B "
            "and 14B); name them with --critics: a pretrained model with the same tokenizer, or one for each "
            "critic.")
@@ -315,19 +319,22 @@ def critic_names(args: argparse.Namespace) -> list[str]:
 
 @dataclass(frozen=True)
 class Algorithm:
-    """What --algo stands for: defaults of flags (a flag given by the user wins) and, where there are no
-    critics, the advantage of whole responses, (rewards_B, group_B, args=) -> [B]."""
+    """What --algo stands for. A flag given by the user wins over the defaults."""
 
     defaults: dict
-    advantages: Callable | None = None
+    critic_like_actor: bool = False  # else mini-critics
+    advantages: Callable | None = None  # of whole responses, without critics: (rewards_B, group_B, args) -> [B]
 
 
 NO_MASKS = dict(shard_by="none", mask_by="none", filter_by="none")
 NO_CRITICS = NO_MASKS | dict(n_critics=0, whiten=False, entropy_coef=0.0)
 ALGORITHMS = {
     "asyppo": Algorithm({}),
-    "ppo": Algorithm(NO_MASKS | dict(n_critics=1)),
-    "grpo": Algorithm(NO_CRITICS, lambda *rewards, args: asyppo.group_advantages(*rewards, args.group_std)),
+    "ppo": Algorithm(NO_MASKS | dict(n_critics=1), critic_like_actor=True),
+    "grpo": Algorithm(
+        NO_CRITICS,
+        advantages=lambda rewards_B, group_B, args: asyppo.group_advantages(rewards_B, group_B, args.group_std),
+    ),
 }
 
 # without a --model: minutes on a CPU
@@ -408,9 +415,11 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     distributed.add_flags(parser)
 
     first, _ = parser.parse_known_args(argv)
-    parser.set_defaults(**ALGORITHMS[first.algo].defaults)
+    algorithm = ALGORITHMS[first.algo]
+    parser.set_defaults(**algorithm.defaults)
     if first.model is None:
-        parser.set_defaults(**TINY_DEFAULTS, critics=[f"{TINY}/critic"] if first.algo == "asyppo" else None)
+        mini_critics = not (algorithm.critic_like_actor or algorithm.advantages)
+        parser.set_defaults(**TINY_DEFAULTS, critics=[f"{TINY}/critic"] if mini_critics else None)
     try:
         return derive(parser.parse_args(argv))
     except UserError as error:

@@ -21,39 +21,27 @@ from distributed import World, generator, progress, refuse, sum_over_ranks
 from rollout import Rollout
 
 
-@dataclass(frozen=True)
-class Passes:
-    """How often, in which parts and with which weights a model sees the responses of a rollout."""
-
-    epochs: int
-    n_minibatches: int  # optimizer steps a pass
-    loss_norm: str  # sequence or token, as in token_weights
-    token_budget: int
-    max_grad_norm: float
-    seed: int
-    stream: tuple  # name and counters of the random stream that divides each pass
-    label: str  # of the progress bar
-
-
 def update_model(
     model: nn.Module, optimizer: torch.optim.Optimizer, loss: Callable, rollout: Rollout, rows: list[int],
-    data: NamedTuple, passes: Passes, world: World,
+    data: NamedTuple, args, world: World, *, epochs: int, n_minibatches: int, loss_norm: str, stream: tuple,
 ) -> list[dict[str, float]]:
     """Minimise the weighted mean of a per-token loss over these responses. -> what to log of each update
 
-    loss(inputs, weights_N, data_N) -> the sum of a micro-batch's weighted losses, and sums to log (models.Loss);
-    data holds [B, T] arrays, of which it gets the micro-batch's entries. Logged are the loss, its sums, and the
-    gradient's norm before clipping. Where that is not finite, on whichever rank, no rank applies the update.
+    loss(inputs, weights_N, data_N) -> the sum of a micro-batch's weighted losses, and sums to log (models.Loss):
+    Actor.loss or MiniCritic.loss with the token_loss that they are to sum. data holds [B, T] arrays, of which it
+    gets the micro-batch's entries. stream: name and counters of the random stream that divides each pass.
+    Logged are the loss, its sums, and the gradient's norm before clipping; where that is not finite, on whichever
+    rank, no rank applies the update.
     """
     logged: list[dict[str, float]] = []
-    bar = progress(passes.epochs * passes.n_minibatches, passes.label, "update", world)
-    for epoch in range(passes.epochs):
-        order = generator(passes.seed, *passes.stream, epoch)
-        for minibatch in minibatches(rows, passes.n_minibatches, order):
+    bar = progress(epochs * n_minibatches, stream[0], "update", world)
+    for epoch in range(epochs):
+        order = generator(args.seed, *stream, epoch)
+        for minibatch in minibatches(rows, n_minibatches, order):
             weights_BT = torch.zeros(rollout.mask_BT.shape)
-            weights_BT[minibatch] = token_weights(rollout.mask_BT[minibatch], passes.loss_norm)
+            weights_BT[minibatch] = token_weights(rollout.mask_BT[minibatch], loss_norm)
             sums: dict[str, torch.Tensor] = {}
-            for micro_batch in pack(minibatch, rollout.lengths, passes.token_budget, world.size)[world.rank]:
+            for micro_batch in pack(minibatch, rollout.lengths, args.token_budget, world.size)[world.rank]:
                 picked = [rollout.pick(x_BT, micro_batch.rows, world.device) for x_BT in (weights_BT, *data)]
                 inputs = rollout.inputs(micro_batch.rows, world.device)
                 total, parts = loss(inputs, picked[0], data._make(picked[1:]))
@@ -62,7 +50,7 @@ def update_model(
                 (total * (micro_batch.weight * world.size)).backward()
                 for key, x in {"loss": total.detach(), **parts}.items():
                     sums[key] = sums.get(key, 0) + x.double() * micro_batch.weight
-            grad_norm = nn.utils.clip_grad_norm_(model.parameters(), passes.max_grad_norm)
+            grad_norm = nn.utils.clip_grad_norm_(model.parameters(), args.max_grad_norm)
             grad_norm = (grad_norm.full_tensor() if isinstance(grad_norm, DTensor) else grad_norm).item()
             if math.isfinite(grad_norm):
                 optimizer.step()
