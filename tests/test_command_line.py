@@ -7,6 +7,7 @@ from transformers import Qwen3Config
 
 import train
 from distributed import UserError
+from generation import sampling_of
 from tests.runs import launch
 
 QWEN3_SIZES = {"4B": (2560, 36), "8B": (4096, 36), "14B": (5120, 40)}
@@ -64,6 +65,13 @@ def test_one_critic_turns_the_disagreement_masks_off_and_says_so(capsys):
     args = train.parse_args(["--n-critics", "1"])
     assert args.mask_by == args.filter_by == "none" and args.mask_fraction == args.filter_fraction == 0
     assert "One critic has no disagreement" in capsys.readouterr().err
+
+
+def test_a_stop_string_is_kept_as_given_and_its_newline_is_one_when_responses_are_drawn():
+    """Shells pass \\n on as two characters."""
+    args = train.parse_args(["--stop", "\\nQ:", "END"])
+    assert args.stop == ["\\nQ:", "END"]
+    assert sampling_of(args, stop_ids={1}).stop_strings == ("\nQ:", "END")
 
 
 def test_every_flag_is_explained_and_shows_its_default():

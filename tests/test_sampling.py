@@ -94,6 +94,13 @@ def test_the_ending_token_is_in_the_mask_and_padding_is_not():
     assert rollout.pick(x_BT, [0], torch.device("cpu")).tolist() == [1.0, 2.0]
 
 
+def test_a_reward_function_may_count_in_any_type_of_number():
+    responses = [Response([5], [6, 1], truncated=False)] * 2
+    for rewards in ([True, False], [1, 0], [1.0, 0.0]):
+        rollout = make_rollout(responses, golds=["1", "1"], answers=["1", "2"], rewards=rewards, group_size=2)
+        assert rollout.rewards_B.dtype == torch.float32 and rollout.rewards_B.tolist() == [1.0, 0.0]
+
+
 def test_sampling_is_repeated_by_its_seed_and_changed_by_another(draw):
     def tokens(seed):
         return [r.tokens for r in draw([[5, 6]] * 8, seed=seed, max_new_tokens=8)]
