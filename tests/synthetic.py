@@ -15,7 +15,8 @@ def settings(**changes) -> argparse.Namespace:
     """The flags that updates read."""
     base = dict(
         seed=3, epochs=1, critic_epochs=1, minibatch_size=24, token_budget=4096, clip_low=0.2, clip_high=0.2,
-        entropy_coef=0.01, loss_norm="sequence", max_grad_norm=1e9
+        entropy_coef=0.01, loss_norm="sequence", max_grad_norm=1e9, critic_minibatch_size=None,
+        critic_states=None, critic_norm="none"
     )
     return argparse.Namespace(**(base | changes))
 
