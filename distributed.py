@@ -294,4 +294,10 @@ def load_checkpoint(folder: Path, models: Trained) -> int:
 
 
 def states(models: Trained) -> dict[str, dict]:
-    return {name: dict(zip(("model", "optimizer"), get_state_dict(*pair))) for name, pair in models.items()}
+    fresh = [optimizer for _, optimizer in models.values() if not optimizer.state]
+    made = {name: dict(zip(("model", "optimizer"), get_state_dict(*pair))) for name, pair in models.items()}
+    # get_state_dict gives an optimizer without a state one, by an empty step that AdamW must not count
+    for optimizer in fresh:
+        for state in optimizer.state.values():
+            state["step"].zero_()
+    return made
