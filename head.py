@@ -17,9 +17,10 @@ HEAD_CHUNK = 256
 
 
 def score(hidden_NH, weight_VH, targets_N, temperature: float, with_slope: bool = False) -> list[torch.Tensor]:
-    """-> log π(target | state), the entropy of π(· | state) in nats and, if asked for, the length of ∂ log π(target)/∂z,
-    √(1 − 2 p_y + Σ p²); each [N] fp32, without gradient."""
-    scores = [torch.empty(len(hidden_NH), dtype=torch.float32, device=hidden_NH.device) for _ in range(2 + with_slope)]
+    """-> log π(target | state), the entropy of π(· | state) in nats and, if asked for, the length of
+    ∂ log π(target | state)/∂z, √((1 − p_y)² + Σ_{i≠y} p_i²); each [N] fp32, without gradient."""
+    n, device = len(hidden_NH), hidden_NH.device
+    scores = [torch.empty(n, dtype=torch.float32, device=device) for _ in range(2 + with_slope)]
     with torch.no_grad():
         for part in chunks(len(hidden_NH)):
             logp_CV = log_softmax(hidden_NH[part], weight_VH, temperature)
@@ -27,8 +28,11 @@ def score(hidden_NH, weight_VH, targets_N, temperature: float, with_slope: bool 
             scores[0][part] = logp_CV.gather(1, targets_N[part, None]).squeeze(1)
             scores[1][part] = entropy(logp_CV, p_CV)
             if with_slope:
-                square_C = 1 - 2 * scores[0][part].exp() + torch.einsum("cv,cv->c", p_CV, p_CV)
-                scores[2][part] = square_C.clamp(min=0).sqrt()
+                # 1 − 2 p_y + Σ p² would leave rounding noise of a token with p_y near 1
+                others_CV = p_CV.scatter_(1, targets_N[part, None], 0.0)
+                square_C = torch.einsum("cv,cv->c", others_CV, others_CV)
+                scores[2][part] = (torch.expm1(scores[0][part]).square() + square_C).sqrt()
+                del others_CV
             del logp_CV, p_CV  # before the next chunk's are made
     return scores
 
