@@ -75,15 +75,16 @@ def state_counts(mask_BT: torch.Tensor, fractions: list[float] | None) -> torch.
     return counts_BT
 
 
-def inverse_group_std(rewards_B: torch.Tensor, group_B: torch.Tensor) -> torch.Tensor:
-    """Noise-normalised regression (EasyPPO, 2026): 1 over the standard deviation of a group's returns. -> [B]
+def inverse_group_std(rewards_B, group_B, shard_B: torch.Tensor) -> torch.Tensor:
+    """Noise-normalised regression (EasyPPO, 2026): 1 over the standard deviation of a group's returns, of those
+    in a critic's shard alone, for it must not know the others; 0 outside the shard. -> [B]
 
     A group without spread counts as one of its size in which a single response differs: the smallest deviation
     that right and wrong answers can have, √(n − 1) / n.
     """
     scale_B = torch.zeros(len(rewards_B))
-    for group in group_B.unique():
-        members = group_B == group
+    for group in group_B[shard_B].unique():
+        members = shard_B & (group_B == group)
         n = int(members.sum())
         scale_B[members] = 1 / max(rewards_B[members].std(correction=0).item(), (n - 1) ** 0.5 / n or 1.0)
     return scale_B
@@ -98,10 +99,12 @@ def fit_critics(
     Without --critic-minibatch-size a critic takes as many optimizer steps a pass as the actor.
     """
     metrics = {}
-    counts_BT = state_counts(rollout.mask_BT, args.critic_states)
-    if args.critic_norm == "std":
-        counts_BT = counts_BT * inverse_group_std(rollout.rewards_B, rollout.group_B)[:, None]
+    states_BT = state_counts(rollout.mask_BT, args.critic_states)
     for m, (critic, optimizer) in enumerate(zip(critics, optimizers)):
+        counts_BT = states_BT
+        if args.critic_norm == "std":
+            scale_B = inverse_group_std(rollout.rewards_B, rollout.group_B, shards_MB[m])
+            counts_BT = states_BT * scale_B[:, None]
         rows = torch.nonzero(shards_MB[m]).flatten().tolist()
         size = args.critic_minibatch_size
         n_minibatches = -(-len(rows) // size) if size else len(rollout) // args.minibatch_size
@@ -179,5 +182,6 @@ def signal_metrics(values_MBT, std_BT, advantages_BT, rollout: Rollout) -> dict[
     mask_BT, metrics = rollout.mask_BT, {}
     others = {"entropy": rollout.old_entropy_BT, "gradient": advantages_BT.abs() * rollout.old_slope_BT}
     for name, x_BT in {"value": values_MBT.mean(0), "value_std": std_BT}.items():
-        metrics |= {f"{name}_{of}_corr": correlation(x_BT[mask_BT], y_BT[mask_BT]) for of, y_BT in others.items()}
-    return metrics
+        for of, y_BT in others.items():
+            metrics[f"{name}_{of}_corr"] = correlation(x_BT[mask_BT], y_BT[mask_BT])
+    return {key: value for key, value in metrics.items() if value == value}
