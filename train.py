@@ -477,7 +477,7 @@ def derive(flags: argparse.Namespace) -> argparse.Namespace:
         fractions[name] = fraction if fraction is not None else 0.0 if by[name] == "none" else 0.2
 
     minibatch_size = flags.minibatch_size or n_responses
-    smallest_shard = n_responses // max(1, n_critics)
+    smallest_shard = n_responses if flags.shard_by == "none" else n_responses // max(1, n_critics)
     if flags.shard_by == "prompt" and n_critics:
         smallest_shard = flags.prompts_per_step // n_critics * flags.group_size
     refuse(flags.shard_by == "group" and flags.group_size < n_critics,
