@@ -61,7 +61,8 @@ def value_loss(values_N: torch.Tensor, data: ValueData) -> tuple[torch.Tensor, d
 
 
 def state_counts(mask_BT: torch.Tensor, fractions: list[float] | None) -> torch.Tensor:
-    """Which states the critics' loss is taken at: all, or those at these fractions of each response. -> [B, T]
+    """Which states the critics' loss is taken at: all, or those at these fractions of each response. ->
+    [B, T]
 
     With one terminal reward all tokens of a response have one target, and a loss at all of them makes values
     flat within it; a few well-separated states do not (SP3O: Rethinking Critic Learning in PPO, 2026).
@@ -76,11 +77,11 @@ def state_counts(mask_BT: torch.Tensor, fractions: list[float] | None) -> torch.
 
 
 def inverse_group_std(rewards_B, group_B, shard_B: torch.Tensor) -> torch.Tensor:
-    """Noise-normalised regression (EasyPPO, 2026): 1 over the standard deviation of a group's returns, of those
-    in a critic's shard alone, for it must not know the others; 0 outside the shard. -> [B]
+    """Noise-normalised regression (EasyPPO, 2026): 1 over the standard deviation of a group's returns, of
+    those in a critic's shard alone, for it must not know the others; 0 outside the shard. -> [B]
 
-    A group without spread counts as one of its size in which a single response differs: the smallest deviation
-    that right and wrong answers can have, √(n − 1) / n.
+    A group without spread counts as one of its size in which a single response differs: the smallest
+    deviation that right and wrong answers can have, √(n − 1) / n.
     """
     scale_B = torch.zeros(len(rewards_B))
     for group in group_B[shard_B].unique():
@@ -153,7 +154,8 @@ def value_metrics(values_MBT, std_BT, returns_MBT, rollout: Rollout, shards_MB) 
     mask_BT = rollout.mask_BT
     right_BT = mask_BT & (rollout.rewards_B > 0)[:, None]
     values_BT, unseen_MB = values_MBT.mean(0), ~shards_MB
-    metrics = {"value_mean": values_BT[mask_BT].mean().item(), "value_within": share_within(values_BT, mask_BT)}
+    metrics = {"value_mean": values_BT[mask_BT].mean().item()}
+    metrics["value_within"] = share_within(values_BT, mask_BT)
     returns_N = returns_MBT.mean(0)[mask_BT]
     metrics["ensemble/explained_variance"] = explained_variance(values_BT[mask_BT], returns_N)
     if unseen_MB.any(0).all():

@@ -168,8 +168,8 @@ class Log:
         accuracies = [row[self.eval_key] for row in rows if self.eval_key in row]
         reached = f"held-out accuracy {accuracies[0]:.1%} → {accuracies[-1]:.1%}; " if accuracies else ""
         steps, where = self.args.steps, self.folder
-        print(f"Finished step {self.args.critic_warmup + steps} after {seconds / 60:.1f} minutes: {reached}models, checkpoint, metrics "
-              f"and rollouts are in {where}.\nNext: train on with the same command and --resume {where} "
+        print(f"Finished step {self.args.critic_warmup + steps} after {seconds / 60:.1f} minutes: {reached}"
+              f"models, checkpoint, metrics and rollouts are in {where}.\nNext: train on with the same command and --resume {where} "
               f"--steps {2 * steps}, or score the actor with evaluate.py --model {where}/model.")
 
 

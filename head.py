@@ -16,7 +16,9 @@ import torch
 HEAD_CHUNK = 256
 
 
-def score(hidden_NH, weight_VH, targets_N, temperature: float, with_slope: bool = False) -> list[torch.Tensor]:
+def score(
+    hidden_NH, weight_VH, targets_N, temperature: float, with_slope: bool = False
+) -> list[torch.Tensor]:
     """-> log π(target | state), the entropy of π(· | state) in nats and, if asked for, the length of
     ∂ log π(target | state)/∂z, √((1 − p_y)² + Σ_{i≠y} p_i²); each [N] fp32, without gradient."""
     n, device = len(hidden_NH), hidden_NH.device
@@ -30,8 +32,8 @@ def score(hidden_NH, weight_VH, targets_N, temperature: float, with_slope: bool 
             if with_slope:
                 # 1 − 2 p_y + Σ p² would leave rounding noise of a token with p_y near 1
                 others_CV = p_CV.scatter_(1, targets_N[part, None], 0.0)
-                square_C = torch.einsum("cv,cv->c", others_CV, others_CV)
-                scores[2][part] = (torch.expm1(scores[0][part]).square() + square_C).sqrt()
+                square_C = others_CV.sum(1).square() + torch.einsum("cv,cv->c", others_CV, others_CV)
+                scores[2][part] = square_C.sqrt()
                 del others_CV
             del logp_CV, p_CV  # before the next chunk's are made
     return scores

@@ -138,7 +138,8 @@ def token_signal(by: str, std_BT, rollout: Rollout, order: torch.Generator) -> t
 
 
 def mask_fraction(args: argparse.Namespace, metrics: dict[str, float]) -> float:
-    """k; adaptive: 0.2 times the share of the returns' variance that critics leave unexplained where not fitted."""
+    """k; adaptive: 0.2 times the share of the returns' variance that critics, where they were not fitted,
+    leave unexplained."""
     if args.mask_fraction != "adaptive":
         return args.mask_fraction
     return 0.2 * (1 - max(0.0, metrics.get("ensemble/explained_variance_heldout", 0.0)))

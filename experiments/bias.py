@@ -1,19 +1,19 @@
-"""Does fitting the critics before they are asked bias the policy gradient? Where everything can be enumerated.
+"""Does fitting critics before they are asked bias the policy gradient? Where everything can be enumerated.
 
 python experiments/bias.py [--rollouts 20000] [--fit-steps 8] [--seed 0]
 
-Two prompts, 8 responses each, a vocabulary of 5, at most three tokens; random rewards, 0 or 1, known of every
-response; policy and critics are tables over the 62 states. The exact gradient of expected reward is a sum over
-all responses. It is compared with the mean over many rollouts of the gradient of one policy step at ρ = 1,
-without whitening, masks and entropy bonus, made of the functions that train.py calls:
+Two prompts, 8 responses each, a vocabulary of 5, at most three tokens; random rewards, 0 or 1, known of
+every response; policy and critics are tables over the 62 states. The exact gradient of expected reward is a
+sum over all responses. It is compared with the mean over many rollouts of the gradient of one policy step at
+ρ = 1, without whitening, masks and entropy bonus, made of the functions that train.py calls:
 
 first       the paper's order: each critic is fitted on its shard, then asked for the values of all responses
 last        values before the fit
 crossfit    as first, but a response's value is that of the critic that was not fitted on it
 group mean  no critics: the mean of the group, the response itself included; short by 1/8, for comparison
 
-Before the fit every critic knows the exact value of the prompts and takes it for that of all states. A gradient is
-a sum over tokens, a mean over responses: with 1/|o| it would be that of another objective.
+Before the fit every critic knows the exact value of the prompts and takes it for that of all states. A
+gradient is a sum over tokens, a mean over responses: with 1/|o| it would be that of another objective.
 
 Legend for shape suffixes: R rollouts, M critics, B responses of all rollouts, T response tokens, S states,
 V vocabulary.
@@ -97,7 +97,7 @@ def gradients(task: Task, n_rollouts: int, fit_steps: int, lr: float, seed: int)
     mask_BT, states_BT = response_mask(tokens_BT, task.ends_early), states_of(prompt_B, tokens_BT)
     rewards_B = task.rewards[(prompt_B, *torch.where(mask_BT, tokens_BT, END).T)]
 
-    # steps 2 and 3: shards of each group, and each critic's table fitted on its own of them by gradient descent
+    # steps 2 and 3: shards of each group; each critic's table is fitted on its own by gradient descent
     group_B = torch.arange(len(prompt_B)) // GROUP
     shards_MB = shard(group_B, CRITICS, "group", order)
     rewards_BT = asyppo.terminal_rewards(rewards_B, mask_BT)
@@ -172,7 +172,9 @@ def measure(task: Task, n_rollouts: int, fit_steps=8, lr=1.0, seed=0, at_once=10
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rollouts", type=int, default=20000)
     parser.add_argument("--fit-steps", type=int, default=8, help="of gradient descent, learning rate 1")
     parser.add_argument("--seed", type=int, default=0, help="of the task and of the rollouts")

@@ -76,6 +76,11 @@ def full_weights(model) -> dict[str, torch.Tensor]:
     return {name: whole(p.detach()).clone() for name, p in model.named_parameters()}
 
 
+def same_weights(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    """To the last bit."""
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
 def full_gradients(model, optimizer) -> dict[str, torch.Tensor]:
     """Of AdamW's only step so far, from its first moment: (1 − β₁) times the gradient, which is gone."""
     share = 1 - optimizer.defaults["betas"][0]
