@@ -281,13 +281,15 @@ def test_critics_that_explain_nothing_are_replaced_by_the_mean_of_the_group(step
 
 
 def test_what_critics_know_of_the_responses_that_they_were_fitted_on_does_not_open_the_gate(step):
-    """All right where fitted, all wrong elsewhere."""
+    """All right where fitted, a little wrong elsewhere: their mean, 0.25 + 0.4 R, explains 0.64."""
 
     def learned_by_heart(shards_MB):
         rewards_B = torch.tensor(REWARDS)
-        return torch.where(shards_MB, rewards_B, 1 - rewards_B)
+        return torch.where(shards_MB, rewards_B, 0.5 - 0.2 * rewards_B)
 
-    _, data = step(learned_by_heart, "--gate")
+    metrics, data = step(learned_by_heart, "--gate")
+    assert metrics["ensemble/explained_variance"] == pytest.approx(0.64)
+    assert metrics["ensemble/explained_variance_heldout"] == pytest.approx(1 - 1.2**2)
     assert data.advantage[:, 0].tolist() == (torch.tensor(REWARDS) - GROUP_MEANS).tolist()
 
 
