@@ -1,0 +1,139 @@
+"""Values against the truth: what a run's critics say of states, beside what its policy earns from there.
+
+    pip install -r experiments/requirements.txt
+    python experiments/values.py runs/NAME --out values.png        # prints the table, draws calibration and an example
+
+The truth of a state is its Monte-Carlo value: the mean reward of K continuations by the same policy (its standard
+error is at most 0.5/√K; the errors printed have its mean square taken off). States are the beginnings of lines of
+sampled responses, or with --every every n-th token. SP3O (2026) measures critics so: they tell responses apart more
+easily than the states within one.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+import distributed
+from critics import ensemble_values
+from distributed import number, reading
+from generation import generate_responses, sampling_of, stop_token_ids
+from models import load_actor, load_critic, load_tokenizer
+from rollout import Response, load_problems, make_rollout, prompt_tokens, read_template, verify
+from verifier import Verifier
+
+
+def state_positions(tokens: list[int], every: int | None, tokenizer) -> list[int]:
+    """Which states of a response are looked at: t stands for the state before token t; the prompt alone always."""
+    if every:
+        return list(range(0, len(tokens), every))
+    return [0] + [t for t in range(1, len(tokens)) if tokenizer.decode([tokens[t - 1]]).endswith("\n")]
+
+
+def measure(run: Path, args: argparse.Namespace, world: distributed.World) -> tuple[np.ndarray, ...]:
+    """-> Monte-Carlo values [S], every critic's values [M, S], the response that each of the S states is of [S]"""
+    with reading(f"{run}: not a finished run", KeyError):
+        settings = argparse.Namespace(**json.loads((run / "config.json").read_text())["settings"])
+    tokenizer = load_tokenizer(str(run / "model"), "RUN")
+    template = read_template(settings.template, tokenizer, str(run / "model"))
+    actor = load_actor(str(run / "model"), world, torch.float32, temperature=settings.temperature)
+    critics = [load_critic(str(path), world, torch.float32) for path in sorted(run.glob("critic*"))]
+    problems = load_problems(settings.eval_data or settings.data, args.problems, args.seed, flag="RUN's data")
+    sampling = sampling_of(settings, stop_token_ids(actor, tokenizer, template))
+    prompts = [prompt_tokens(p.problem, template, tokenizer) for p in problems]
+    golds = [p.answer for p in problems]
+
+    responses = generate_responses(actor, tokenizer, prompts, sampling, world, args.seed, "responses")
+    states = [
+        (b, t) for b, r in enumerate(responses) for t in state_positions(r.tokens, args.every, tokenizer)
+    ]
+    begun = [prompts[b] + responses[b].tokens[:t] for b, t in states for _ in range(args.continuations)]
+    ends = generate_responses(actor, tokenizer, begun, sampling, world, args.seed + 1, "continuations")
+    whole = [
+        Response(prompts[b], responses[b].tokens[:t] + end.tokens, end.truncated)
+        for (b, t), end in zip([state for state in states for _ in range(args.continuations)], ends)
+    ]
+    with Verifier(settings.extract) as verifier:
+        whole_golds = [golds[b] for b, _ in states for _ in range(args.continuations)]
+        _, rewards = verify(whole, whole_golds, settings.extract, verifier.reward, tokenizer, world)
+    truth_S = np.reshape(rewards, (len(states), args.continuations)).mean(1)
+
+    rollout = make_rollout(responses, golds, [None] * len(golds), [0.0] * len(golds), 1)
+    values_MBT = ensemble_values(critics, rollout, settings.token_budget, world)
+    values_MS = np.array([[values_BT[b, t].item() for b, t in states] for values_BT in values_MBT])
+    return truth_S, values_MS, np.array([b for b, _ in states])
+
+
+def within(x_S: np.ndarray, response_S: np.ndarray) -> np.ndarray:
+    """Changes from one state to the next of the same response."""
+    return np.diff(x_S)[response_S[1:] == response_S[:-1]]
+
+
+def table(truth_S: np.ndarray, values_MS: np.ndarray, response_S: np.ndarray, n: int) -> str:
+    """Rows: a constant, every critic, their mean. Errors have the Monte-Carlo noise taken off."""
+    noise = (truth_S * (1 - truth_S) / (n - 1)).mean()
+    rows = {"a constant": np.full_like(truth_S, truth_S.mean())}
+    rows |= {f"critic {m}": values_S for m, values_S in enumerate(values_MS)} | {"their mean": values_MS.mean(0)}
+    lines = [f"{'':<12}{'mean squared error':>20}{'correlation':>14}{'of changes within':>20}"]
+    for name, values_S in rows.items():
+        cells = [f"{((values_S - truth_S) ** 2).mean() - noise:.4f}"]
+        for x, y in ((values_S, truth_S), (within(values_S, response_S), within(truth_S, response_S))):
+            cells.append(f"{np.corrcoef(x, y)[0, 1]:.2f}" if x.std() and y.std() else "–")
+        lines.append(f"{name:<12}{cells[0]:>20}{cells[1]:>14}{cells[2]:>20}")
+    return "\n".join(lines)
+
+
+def draw(truth_S: np.ndarray, values_MS: np.ndarray, response_S: np.ndarray, out: Path) -> None:
+    """Calibration in ten equal parts by value, and the response with the most states."""
+    figure, (calibration, example) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    mean_S = values_MS.mean(0)
+    for name, values_S, style in [*((f"critic {m}", v, ":") for m, v in enumerate(values_MS)), ("mean", mean_S, "o-")]:
+        parts = np.array_split(np.argsort(values_S), 10)
+        calibration.plot(
+            [values_S[part].mean() for part in parts], [truth_S[part].mean() for part in parts], style, label=name
+        )
+    calibration.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
+    calibration.set(title="Calibration, tenths of the states", xlabel="value", ylabel="Monte-Carlo value")
+    chosen = response_S == np.bincount(response_S).argmax()
+    example.step(range(chosen.sum()), truth_S[chosen], where="mid", label="Monte-Carlo")
+    for m, values_S in enumerate(values_MS):
+        example.plot(values_S[chosen], ":", label=f"critic {m}")
+    example.plot(mean_S[chosen], "o-", label="mean")
+    example.set(title="The response with the most states", xlabel="state", ylabel="value")
+    for axes in (calibration, example):
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    figure.savefig(out, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder of a finished run")
+    parser.add_argument("--problems", type=number(int, 1), default=64, help="responses that are looked at, one each")
+    parser.add_argument("--continuations", type=number(int, 2), default=64, help="K, for every state")
+    parser.add_argument("--every", type=number(int, 1), help="look at every n-th state instead of the lines' beginnings")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="image to write")
+    args = parser.parse_args()
+    try:
+        world = distributed.start("auto")
+        truth_S, values_MS, response_S = measure(args.run, args, world)
+        print(f"{len(truth_S)} states of {args.problems} responses, {args.continuations} continuations each")
+        print(table(truth_S, values_MS, response_S, args.continuations))
+        if args.out:
+            draw(truth_S, values_MS, response_S, args.out)
+    except distributed.UserError as error:
+        sys.exit(f"values.py: error: {error}")
+    distributed.stop()
+
+
+if __name__ == "__main__":
+    main()
