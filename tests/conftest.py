@@ -1,9 +1,9 @@
-"""Shared by all tests: small random models on disk, and a way to run scripts as users do."""
+"""Shared by all tests: small random models on disk and loaded, the world of one process, what train calls."""
 
 import os
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
+from typing import Callable
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -12,9 +12,13 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
+import distributed
+import train
+from models import load_actor, load_critic, load_tokenizer
+from tests.runs import ROOT
+from tests.synthetic import draw_responses
 from tiny.make_tiny import make_tokenizer
 
-ROOT = Path(__file__).resolve().parent.parent
 os.environ["PYTHONPATH"] = str(ROOT)
 torch.set_num_threads(1)
 
@@ -22,9 +26,9 @@ torch.set_num_threads(1)
 def shape(**changes) -> dict:
     base = dict(
         vocab_size=64, hidden_size=32, num_hidden_layers=2, intermediate_size=48, num_attention_heads=2,
-        num_key_value_heads=1, max_position_embeddings=256, pad_token_id=0, eos_token_id=1, bos_token_id=None,
-        initializer_range=0.2,
-    )  # fmt: skip
+        num_key_value_heads=1, max_position_embeddings=256, initializer_range=0.2,
+        pad_token_id=0, eos_token_id=1, bos_token_id=None
+    )
     return base | changes
 
 
@@ -36,10 +40,11 @@ def save_model(model, folder: Path) -> str:
 
 @pytest.fixture(scope="session")
 def qwen(tmp_path_factory) -> str:
-    """A random Qwen3-shaped model with tied embeddings, whose generation config asks for top-k 20 as Qwen3's does."""
+    """A random Qwen3-shaped model with tied embeddings; its generation config asks for top-k 20."""
     torch.manual_seed(0)
     model = Qwen3ForCausalLM(Qwen3Config(**shape(head_dim=16, tie_word_embeddings=True)))
-    model.generation_config.update(do_sample=True, top_k=20, top_p=0.95, temperature=0.6, eos_token_id=[1, 2])
+    saved = dict(do_sample=True, top_k=20, top_p=0.95, temperature=0.6, eos_token_id=[1, 2])
+    model.generation_config.update(**saved)
     return save_model(model, tmp_path_factory.mktemp("qwen"))
 
 
@@ -47,26 +52,52 @@ def qwen(tmp_path_factory) -> str:
 def llama(tmp_path_factory) -> str:
     """A random Llama-shaped model with an output embedding of its own."""
     torch.manual_seed(1)
-    return save_model(LlamaForCausalLM(LlamaConfig(**shape(tie_word_embeddings=False))), tmp_path_factory.mktemp("llama"))
+    model = LlamaForCausalLM(LlamaConfig(**shape(tie_word_embeddings=False)))
+    return save_model(model, tmp_path_factory.mktemp("llama"))
 
 
 @pytest.fixture(scope="module")
 def world():
-    """The process group of one process that `python train.py` makes; gone after each file, as some start runs."""
-    import distributed
-
+    """The process group of `python train.py`, of one process; gone after each file, for some start runs."""
     world = distributed.start("cpu")
     torch.set_num_threads(1)
     yield world
     distributed.stop()
 
 
-def run_script(*command: str, processes: int = 0, timeout: float = 300, **environment) -> subprocess.CompletedProcess:
-    """Run a script of the repo; processes > 0: under torchrun."""
-    launcher = [sys.executable]
-    if processes:
-        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    return subprocess.run(
-        [*launcher, *map(str, command)], cwd=ROOT, capture_output=True, text=True, timeout=timeout,
-        env={**os.environ, **environment},
-    )  # fmt: skip
+@pytest.fixture
+def actor(qwen, world):
+    return load_actor(qwen, world, torch.float32)
+
+
+@pytest.fixture
+def tokenizer(qwen):
+    return load_tokenizer(qwen, "--model")
+
+
+@pytest.fixture
+def new_critics(qwen, world) -> Callable:
+    """new_critics(n) -> n critics that know nothing yet"""
+    return lambda n=2: [load_critic(qwen, world, torch.float32) for _ in range(n)]
+
+
+@pytest.fixture
+def draw(actor, tokenizer, world) -> Callable:
+    """draw(prompts, seed=0, **settings of Sampling) -> responses of the tiny actor"""
+    return partial(draw_responses, actor, tokenizer, world)
+
+
+@pytest.fixture
+def around(monkeypatch) -> Callable:
+    """around(NAME, before=…, after=…): train's NAME is preceded by before() and gives after(its result)."""
+
+    def wrap(name: str, before: Callable = lambda: None, after: Callable = lambda result: result) -> None:
+        real = getattr(train, name)
+
+        def wrapped(*args, **kwargs):
+            before()
+            return after(real(*args, **kwargs))
+
+        monkeypatch.setattr(train, name, wrapped)
+
+    return wrap

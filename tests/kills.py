@@ -1,4 +1,4 @@
-"""Kill a run with SIGKILL at random moments and resume it, over and over; print what was hit. Started by test_resume.py.
+"""Kill a run with SIGKILL at random moments and resume it, again and again; print what was hit.
 
 python tests/kills.py OUT N_KILLS SEED
 
@@ -26,7 +26,10 @@ PHASES = {
     "ending": (train, "save_models"),
 }
 STEPS = 14
-FLAGS = f"--prompts-per-step 2 --group-size 4 --n-problems 50 --max-new-tokens 24 --epochs 2 --critic-epochs 1 --eval-every 5 --save-every 1 --keep 2 --steps {STEPS}".split()  # fmt: skip
+FLAGS = (
+    "--prompts-per-step 2 --group-size 4 --n-problems 50 --max-new-tokens 24 --epochs 2 --critic-epochs 1 "
+    f"--eval-every 5 --save-every 1 --keep 2 --steps {STEPS}"
+).split()
 
 
 def fork(out: Path, flags: list[str], enter: dict) -> int:
@@ -47,7 +50,8 @@ def fork(out: Path, flags: list[str], enter: dict) -> int:
             return result
 
         setattr(module, name, noticed)
-    os._exit(train.main([*FLAGS, "--eval-data", str(out.parent / "test.jsonl"), "--out", str(out), *flags]))
+    files = ["--eval-data", str(out.parent / "test.jsonl"), "--out", str(out)]
+    os._exit(train.main([*FLAGS, *files, *flags]))
 
 
 def undisturbed(out: Path) -> dict[str, float]:
@@ -63,7 +67,8 @@ def undisturbed(out: Path) -> dict[str, float]:
     at = {}
     for line in moments.read_text().splitlines():
         at.setdefault(line.split()[0], []).append(float(line.split()[1]))
-    return {phase: sum(b - a for a, b in zip(times[::2], times[1::2])) / (len(times) // 2) for phase, times in at.items()}
+    spans = {phase: [b - a for a, b in zip(times[::2], times[1::2])] for phase, times in at.items()}
+    return {phase: sum(span) / len(span) for phase, span in spans.items()}
 
 
 def main(folder: Path, n_kills: int, seed: int) -> None:
@@ -78,14 +83,15 @@ def main(folder: Path, n_kills: int, seed: int) -> None:
         flags = ["--resume"] if (out / "config.json").exists() else []
         pid = fork(out, flags, {phase: lambda phase: os.write(writer, b".")})
         os.close(writer)
-        # enter is the first write, leave the second: this is the first or the second time that the phase is entered
+        # a phase writes when it is entered and when it is left; this waits for its first or its second time
         for _ in range(1 if phase in ("starting", "ending") else random.choice((1, 3))):
             os.read(reader, 1)
         time.sleep(random.uniform(0, seconds[phase]))
         os.kill(pid, signal.SIGKILL)
         os.close(reader)
         _, status = os.waitpid(pid, 0)
-        assert os.WIFSIGNALED(status), f"it ended before the kill while {phase}: " + out.with_suffix(".log").read_text()
+        log = out.with_suffix(".log").read_text()
+        assert os.WIFSIGNALED(status), f"it ended before the kill while {phase}: {log}"
         hits[phase] += 1
     _, status = os.waitpid(fork(out, ["--resume"], {}), 0)
     assert status == 0, out.with_suffix(".log").read_text()

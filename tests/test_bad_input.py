@@ -1,6 +1,6 @@
 """Every mistake of a user gets one sentence that says what to do, and nothing is written or overwritten.
 
-Exit code 2; faults of the machine while a run goes on (a full disk, a lost rank) are in test_resume.py, with exit code 1.
+Exit code 2; faults of the machine while a run goes on (a full disk, a lost rank) are in test_resume.py.
 """
 
 import json
@@ -11,33 +11,31 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import evaluate
-import train
-from tests.conftest import ROOT, run_script
+from tests.runs import ROOT, launch, run
 
 # flags of train.py; DIR stands for the folder that `files` fills
 TRAIN = [
     # values
-    ("--group-size 0", "--group-size must be at least 1"),
-    ("--keep 0", "--keep must be at least 1"),
-    ("--lr -1", "--lr must be a positive number"),
-    ("--lr nan", "--lr must be a positive number"),
-    ("--timeout 0", "--timeout must be a positive number"),
-    ("--gamma 1.5", "--gamma must lie between 0 and 1"),
-    ("--mask-fraction -0.1", "--mask-fraction must lie between 0 and 1"),
-    ("--entropy-coef nan", "--entropy-coef must be a number of at least 0"),
-    ("--n-problems -1", "--n-problems must be a number of at least 0"),
-    ("--steps many", "invalid int value"),
+    ("--group-size 0", "argument --group-size: must be an integer of at least 1, not 0"),
+    ("--keep 0", "argument --keep: must be an integer of at least 1, not 0"),
+    ("--lr -1", "argument --lr: must be a number above 0, not -1"),
+    ("--lr nan", "argument --lr: must be a number above 0, not nan"),
+    ("--timeout 0", "argument --timeout: must be a number above 0, not 0"),
+    ("--gamma 1.5", "argument --gamma: must be a number of at least 0 and at most 1, not 1.5"),
+    ("--mask-fraction -0.1", "--mask-fraction: must be a number of at least 0 and at most 1, not -0.1"),
+    ("--entropy-coef nan", "argument --entropy-coef: must be a number of at least 0, not nan"),
+    ("--n-problems -1", "argument --n-problems: must be an integer of at least 0, not -1"),
+    ("--steps many", "argument --steps: must be an integer of at least 1, not many"),
     ("--algo reinforce", "invalid choice"),
     ("--no-such-flag", "unrecognized arguments"),
-    ("--stop ''", "would end every response at once"),
+    ("--stop ''", "argument --stop: '' would end every response at once"),
     ("--device cuda", "torch sees no CUDA GPU"),
     ("--wandb online", "no login is known here"),
     # pairs that contradict each other
     ("--group-size 1", "cannot be divided over 2 critics"),
     ("--shard-by prompt --prompts-per-step 1", "cannot be divided over 2 critics"),
     ("--minibatch-size 100", "does not divide the"),
-    ("--minibatch-size 0", "does not divide the"),
+    ("--minibatch-size 0", "argument --minibatch-size: must be an integer of at least 1, not 0"),
     ("--minibatch-size 1", "leaves critics without a response"),
     ("--shard-by prompt --prompts-per-step 3 --group-size 4 --minibatch-size 2", "leaves critics without"),
     ("--shard-by none", "would fit equal critics alike"),
@@ -76,22 +74,24 @@ TRAIN = [
     ("--out DIR/run", "holds another run"),
     ("--out DIR/empty.jsonl", "is a file"),
 ]
+# flags of evaluate.py; GOOD stands for a model and a benchmark that are there
 EVALUATE = [
     ("--model tiny/actor", "give --model and --benchmarks"),
     ("--model tiny/actor --benchmarks none.jsonl", "no such file"),
-    ("--model tiny/actor --benchmarks aime99", "--benchmarks aime99: the data set could not be loaded from the hub"),
-    ("--model tiny/actor --benchmarks aime24 --data-dir DIR", "no such file"),
+    ("--model tiny/actor --benchmarks aime99",
+     "--benchmarks aime99: the data set could not be loaded from the hub"),
+    ("--model tiny/actor --benchmarks DIR/aime24.jsonl", "aime24.jsonl: there is no such file"),
     ("--model tiny/actor --benchmarks tiny/test.jsonl a/test.jsonl", "two sets of one name"),
     ("--model no/model --benchmarks tiny/test.jsonl", "no tokenizer could be read"),
     ("--model DIR/no-template --benchmarks tiny/test.jsonl", "has no chat template"),
-    ("--model tiny/actor --benchmarks tiny/test.jsonl --k 0", "--k must be at least 1"),
-    ("--model tiny/actor --benchmarks tiny/test.jsonl --temperature -1", "--temperature must not be negative"),
-    ("--model tiny/actor --benchmarks tiny/test.jsonl --timeout 0", "--timeout must be a positive number"),
-    ("--model tiny/actor --benchmarks tiny/test.jsonl --template x", "neither a text with {problem}"),
-    ("--model tiny/actor --benchmarks tiny/test.jsonl --resume", "--resume needs the folder"),
-    ("--model tiny/actor --benchmarks tiny/test.jsonl --resume --out DIR", "holds no run"),
-    ("--model tiny/actor --benchmarks tiny/test.jsonl --out DIR/run", "holds another run"),
-    ("--model tiny/actor --benchmarks tiny/test.jsonl --out DIR/empty.jsonl", "is a file"),
+    ("GOOD --k 0", "argument --k: must be an integer of at least 1, not 0"),
+    ("GOOD --temperature -1", "argument --temperature: must be a number of at least 0, not -1"),
+    ("GOOD --timeout 0", "argument --timeout: must be a number above 0, not 0"),
+    ("GOOD --template x", "neither a text with {problem}"),
+    ("GOOD --resume", "--resume needs the folder"),
+    ("GOOD --resume --out DIR", "holds no run"),
+    ("GOOD --out DIR/run", "holds another run"),
+    ("GOOD --out DIR/empty.jsonl", "is a file"),
     ("--compare none none", "not a file that evaluate.py wrote"),
 ]
 
@@ -132,33 +132,30 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 @pytest.mark.parametrize(
     "script, flags, sentence",
-    [(train, *row) for row in TRAIN] + [(evaluate, *row) for row in EVALUATE],
-    ids=lambda x: x[:60] if isinstance(x, str) else x.__name__,
+    [("train.py", *row) for row in TRAIN] + [("evaluate.py", *row) for row in EVALUATE],
+    ids=lambda x: x[:60]
 )
 def test_a_mistake_gets_one_sentence_and_exit_code_2_and_nothing_is_written(
-    script, flags, sentence, files, tmp_path, capsys, monkeypatch
+    script, flags, sentence, files, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     before, out = contents(files), tmp_path / "run"
-    argv = ["" if flag == "''" else flag.replace("DIR", str(files)) for flag in flags.split()]
+    flags = flags.replace("GOOD", "--model tiny/actor --benchmarks tiny/test.jsonl")
+    argv = ["" if flag == "''" else flag for flag in flags.replace("DIR", str(files)).split()]
     if "--out" not in flags and "--resume" not in flags:
-        argv += ["--out", str(out)]
-    try:
-        code = script.main(argv)
-    except SystemExit as end:
-        code = end.code
-    error = capsys.readouterr().err
-    assert code == 2 and sentence in error and "Traceback" not in error, error
+        argv += ["--out", out]
+    error = run(script, *argv, code=2).stderr
+    assert sentence in error and "Traceback" not in error, error
     said = [line for line in error.splitlines() if ": error: " in line]
     assert len(said) == 1, error
-    assert not out.exists() and contents(files) == before, "nothing is written before the command is found to be good"
+    # nothing is written before the command is found to be good
+    assert not out.exists() and contents(files) == before
 
 
 def test_mistakes_under_torchrun_are_said_once(tmp_path):
-    done = run_script("train.py", "--data", "none.jsonl", "--out", tmp_path / "run", processes=2)
-    assert done.returncode != 0
+    done = launch("train.py", "--data", "none.jsonl", "--out", tmp_path / "run", processes=2, code=None)
     assert done.stderr.count("there is no such file") == 1 and "in load_problems" not in done.stderr
-    done = run_script("train.py", "--group-size", 1, processes=2)
-    assert done.returncode != 0 and done.stderr.count("cannot be divided over 2 critics") == 1
+    done = launch("train.py", "--group-size", 1, processes=2, code=None)
+    assert done.stderr.count("cannot be divided over 2 critics") == 1

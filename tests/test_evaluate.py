@@ -9,21 +9,20 @@ import pytest
 
 from distributed import UserError
 from evaluate import average, compare, majority, paired_bootstrap, pass_at_k, summarise
-from tests.conftest import ROOT
-from tests.forks import run_forked
+from tests.runs import ROOT, rows, run
 
-SMALL = ["--model", "tiny/actor", "--benchmarks", "tiny/test.jsonl", "--n-problems", 31, "--max-new-tokens", 64]
+SMALL = "--model tiny/actor --benchmarks tiny/test.jsonl --n-problems 31 --max-new-tokens 64".split()
 
 
 def made_up_records(rewards_PK, name: str = "made up") -> list[dict]:
     return [
         {
-            "benchmark": name, "row": p, "sample": k, "problem": f"{name} {p}", "gold": "1", "answer": str(int(reward)),
-            "reward": float(reward), "length": 10, "truncated": bool(k),
+            "benchmark": name, "row": p, "sample": k, "problem": f"{name} {p}", "gold": "1",
+            "answer": str(int(reward)), "reward": float(reward), "length": 10, "truncated": bool(k)
         }
         for p, rewards_K in enumerate(rewards_PK)
         for k, reward in enumerate(rewards_K)
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("n, right", [(4, 0), (4, 1), (4, 3), (4, 4), (6, 2)])
@@ -44,18 +43,20 @@ def test_pass_at_k_is_the_share_of_draws_with_a_right_response(n, right):
         ([r"\frac{1}{2}", "0.5", "4", "4"], [1, 1, 0, 0], 0.5),  # one answer, written in two ways
         (["3", "$4$", "4 ", "x"], [1, 0, 0, 0], 0.0),  # the same wrong answer in two dressings
         (["3", None, None, None], [1, 0, 0, 0], 1.0),  # no answer, no vote
-        ([None, None], [0, 0], 0.0),
-    ],
+        ([None, None], [0, 0], 0.0)
+    ]
 )
 def test_the_majority_is_counted_over_answers_that_are_equal(answers, rewards, expected):
     assert majority(answers, rewards) == expected
 
 
 def test_a_table_worked_by_hand():
-    # four problems, right 2/2, 1/2, 0/2, 1/2: mean 0.5, deviation of (1, .5, 0, .5) is √(1/6), half-width 1.96·√(1/24)
+    # four problems, right 2/2, 1/2, 0/2, 1/2: mean 0.5, deviation of (1, .5, 0, .5) is √(1/6), half-width
+    # 1.96·√(1/24)
     row = summarise(made_up_records([[1, 1], [1, 0], [0, 0], [0, 1]]))
     assert row["avg@k"] == 0.5 and row["truncated"] == 0.5 and row["length"] == 10 and row["unparsed"] == 0
-    assert row["pass@"] == {"1": 0.5, "2": 0.75} and row["maj@k"] == 0.5 and row["scores"] == [1, 0.5, 0, 0.5]
+    assert row["pass@"] == {"1": 0.5, "2": 0.75} and row["maj@k"] == 0.5
+    assert row["scores"] == [1, 0.5, 0, 0.5]
     assert row["interval"] == pytest.approx(1.96 * (1 / 24) ** 0.5)
     # problems that all score alike are no proof that every problem does; one problem proves nothing
     assert summarise(made_up_records([[0, 0]] * 30))["interval"] == pytest.approx(0.1)
@@ -63,11 +64,12 @@ def test_a_table_worked_by_hand():
     # beside a benchmark of two problems, half of them right: the average counts benchmarks, not problems
     other = summarise(made_up_records([[1, 1], [1, 1]]))
     both = average({"a": row, "b": other})
-    assert both["avg@k"] == 0.75 and both["interval"] == pytest.approx((row["interval"] ** 2 + 1.5**2) ** 0.5 / 2)
+    assert both["avg@k"] == 0.75
+    assert both["interval"] == pytest.approx((row["interval"] ** 2 + 1.5**2) ** 0.5 / 2)
 
 
 def test_the_interval_holds_the_truth_as_often_as_it_says():
-    """Problems of unequal difficulty, 4 responses each: an interval over single responses would be too narrow."""
+    """Problems of unequal difficulty, 4 responses each: one over single responses would be too narrow."""
     rng = np.random.default_rng(0)
     hits = 0
     for _ in range(400):
@@ -99,19 +101,21 @@ def test_a_comparison_says_what_can_be_said_and_refuses_other_problems(tmp_path)
         (tmp_path / name).write_text(json.dumps({"results": results}))
         return str(tmp_path / name)
 
+    def results(**benchmarks):
+        return {name: summarise(made_up_records(rewards_PK, name)) for name, rewards_PK in benchmarks.items()}
+
     rng = np.random.default_rng(0)
     weak = rng.random((60, 4)) < 0.3
     strong = weak | (rng.random((60, 4)) < 0.4)
-    a = write("a.json", {"x": summarise(made_up_records(strong, "x")), "y": summarise(made_up_records(weak, "y"))})
-    b = write("b.json", {"x": summarise(made_up_records(weak, "x")), "y": summarise(made_up_records(weak[::-1], "y"))})
-    text = compare(a, b)
-    x, y, both = (next(line for line in text.splitlines() if line.startswith(name)) for name in ("x ", "y ", "average"))
+    a = write("a.json", results(x=strong, y=weak))
+    b = write("b.json", results(x=weak, y=weak[::-1]))
+    lines = compare(a, b).splitlines()
+    x, y, both = (next(line for line in lines if line.startswith(name)) for name in ("x ", "y ", "average"))
     assert x.endswith("A is better") and f"{strong.mean() - weak.mean():+.1%}" in x
     assert y.endswith("no difference shown") and "+0.0%" in y
     assert f"{(strong.mean() + weak.mean()) / 2:.1%}" in both
     assert "B is better" in compare(b, a)
-    one = write("one.json", {"x": summarise(made_up_records([[1, 1]], "x"))})
-    other = write("other.json", {"x": summarise(made_up_records([[0, 0]], "x"))})
+    one, other = write("one.json", results(x=[[1, 1]])), write("other.json", results(x=[[0, 0]]))
     assert "nothing can be said" in compare(one, other)
     # thirds that sum to nothing but rounding
     rng = np.random.default_rng(2)
@@ -119,11 +123,11 @@ def test_a_comparison_says_what_can_be_said_and_refuses_other_problems(tmp_path)
         thirds = rng.integers(0, 4, size=12) / 3
         mean, low, high = paired_bootstrap([thirds - rng.permutation(thirds)], n=200, seed=i)
         assert abs(mean) < 1e-9
-    c = write("c.json", {"x": summarise(made_up_records(weak[:50], "x"))})
-    old = write("old.json", {"x": {"avg@k": 0.5}})
-    for path, sentence in (
-        (c, "not the same"), (write("d.json", {}), "no benchmark in common"), ("none", "not a file"), (old, "not a file"),
-    ):  # fmt: skip
+    refused = {
+        write("c.json", results(x=weak[:50])): "not the same", write("d.json", {}): "no benchmark in common",
+        write("old.json", {"x": {"avg@k": 0.5}}): "not a file", "none": "not a file"
+    }
+    for path, sentence in refused.items():
         with pytest.raises(UserError, match=sentence):
             compare(a, path)
 
@@ -132,58 +136,58 @@ def test_greedy_evaluation_is_the_same_on_one_process_and_on_two(tmp_path):
     outputs = []
     for processes in (0, 2):
         out = tmp_path / str(processes)
-        done = run_forked("evaluate.py", *SMALL, "--temperature", 0, "--k", 1, "--out", out, processes=processes)
-        assert done.returncode == 0, done.stderr
-        outputs.append([json.loads((out / "eval.json").read_text())["results"], (out / "responses.jsonl").read_text()])
+        done = run("evaluate.py", *SMALL, "--temperature", 0, "--k", 1, "--out", out, processes=processes)
+        results = json.loads((out / "eval.json").read_text())["results"]
+        outputs.append((results, (out / "responses.jsonl").read_text()))
         assert "avg@1" in done.stdout and "maj@1" in done.stdout and "tokens/s" in done.stdout
     assert outputs[0] == outputs[1]
-    records = [json.loads(line) for line in outputs[0][1].splitlines()]
-    assert len(records) == 31 and np.mean([r["reward"] for r in records]) == outputs[0][0]["test"]["avg@k"] > 0.9
+    records, accuracy = rows(out, "responses.jsonl"), results["test"]["avg@k"]
+    assert len(records) == 31 and np.mean([r["reward"] for r in records]) == accuracy > 0.9
     for r in records:
         assert r["response"].endswith("<|eos|>") and (r["answer"] == r["gold"]) == r["reward"]
 
 
 def test_an_interrupted_evaluation_goes_on_and_gives_the_same_table(tmp_path):
-    """Sampled; half of the portions are taken away, and a record cut in the middle of its line as by a kill."""
+    """Sampled; half of the portions are taken away, and the line of a record is cut, as by a kill."""
     whole, half = tmp_path / "whole", tmp_path / "half"
     problems = tmp_path / "test.jsonl"
     shutil.copy(ROOT / "tiny/test.jsonl", problems)
-    flags = [*SMALL, "--benchmarks", problems, "--k", 4, "--generate-batch", 8, "--data-dir", tmp_path]
-    done = run_forked("evaluate.py", *flags, "--out", whole)
-    assert done.returncode == 0, done.stderr
-    rows = [json.loads(line) for line in (whole / "responses.jsonl").read_text().splitlines()]
+    flags = [*SMALL, "--benchmarks", problems, "--k", 4, "--generate-batch", 8]
+    run("evaluate.py", *flags, "--out", whole)
     # portions of 32 in the order of the pool: longest prompts first (one token a character)
-    pool = sorted(rows, key=lambda r: -len(r["problem"]))
+    pool = sorted(rows(whole, "responses.jsonl"), key=lambda r: -len(r["problem"]))
     half.mkdir()
     shutil.copy(whole / "config.json", half)
     lines = [json.dumps(r) + "\n" for r in pool[:65]]
     (half / "responses.jsonl").write_text("".join(lines[:64]) + lines[64][:50])
-    done = run_forked("evaluate.py", *flags, "--out", half, "--resume")
-    assert done.returncode == 0, done.stderr
+    done = run("evaluate.py", *flags, "--out", half, "--resume")
     assert "60 responses" in done.stdout
     for name in ("eval.json", "responses.jsonl"):
         assert (half / name).read_text() == (whole / name).read_text()
     problems.write_text(problems.read_text().replace('"problem": "', '"problem": "1+'))
-    for extra, sentence in (
-        (["--resume", "--seed", 1], "has --seed 0, not 1"), ([], "holds another run"), (["--resume"], "what --benchmarks test names"),
-    ):  # fmt: skip
-        done = run_forked("evaluate.py", *flags, "--out", half, *extra)
-        assert done.returncode == 2 and sentence in done.stderr
+    refused = {
+        "": "holds another run", "--resume": "what --benchmarks test names",
+        "--resume --seed 1": "has --seed 0, not 1"
+    }
+    for extra, sentence in refused.items():
+        assert sentence in run("evaluate.py", *flags, "--out", half, *extra.split(), code=2).stderr
 
 
-def test_benchmarks_come_from_a_folder_are_pooled_and_unparsable_golds_are_named(tmp_path):
+def test_benchmarks_that_are_files_are_pooled_and_unparsable_golds_are_named(tmp_path):
     lines = (ROOT / "tiny/test.jsonl").read_text().splitlines()
     (tmp_path / "aime24.jsonl").write_text("\n".join(lines[:3]))
-    rows = [json.loads(line) for line in lines[3:7]]
-    rows[1] = {"question": rows[1]["problem"], "final_answer": ["m_{\\max }=n^{2}-n-1"]}  # OlympiadBench's columns
-    (tmp_path / "olympiadbench.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    done = run_forked(
-        "evaluate.py", "--model", "tiny/actor", "--benchmarks", "aime24", "olympiadbench", "--data-dir", tmp_path, "--k", 2,
-        "--temperature", 0, "--max-new-tokens", 64, "--out", tmp_path / "eval",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    problems = [json.loads(line) for line in lines[3:7]]
+    # OlympiadBench's columns
+    problems[1] = {"question": problems[1]["problem"], "final_answer": ["m_{\\max }=n^{2}-n-1"]}
+    (tmp_path / "olympiadbench.jsonl").write_text("\n".join(map(json.dumps, problems)))
+    done = run(
+        "evaluate.py", "--model", "tiny/actor", "--benchmarks", tmp_path / "aime24.jsonl",
+        tmp_path / "olympiadbench.jsonl", "--k", 2, "--temperature", 0, "--max-new-tokens", 64,
+        "--out", tmp_path / "eval"
+    )
     assert "olympiadbench, row 1 (" in done.stdout and "cannot parse the gold answer" in done.stdout
-    results = json.loads((tmp_path / "eval/eval.json").read_text())
-    assert [results["results"][name]["problems"] for name in ("aime24", "olympiadbench")] == [3, 4]
-    assert results["results"]["aime24"]["avg@k"] == 1 and results["results"]["olympiadbench"]["avg@k"] == 0.75
-    assert results["average"]["avg@k"] == 0.875 and "average" in done.stdout
+    summary = json.loads((tmp_path / "eval/eval.json").read_text())
+    of_each, average_row = summary["results"], summary["average"]
+    assert of_each["aime24"]["problems"] == 3 and of_each["aime24"]["avg@k"] == 1
+    assert of_each["olympiadbench"]["problems"] == 4 and of_each["olympiadbench"]["avg@k"] == 0.75
+    assert average_row["avg@k"] == 0.875 and "average" in done.stdout

@@ -15,9 +15,10 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from actor import load_actor, load_tokenizer
-from rollout import RoomyLayer, Sampling, generate_responses
+from generation import RoomyLayer
+from models import load_actor
 from tests.conftest import save_model, shape
+from tests.synthetic import draw_responses
 
 ARCHITECTURES = {
     "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**shape())),
@@ -32,38 +33,45 @@ STOPS = frozenset(range(1, 14))
 def mixed_prompts(n_groups: int = 8, group_size: int = 3) -> list[list[int]]:
     order = torch.Generator().manual_seed(0)
     lengths = [1, 12, 5, 2, *torch.randint(1, 13, (n_groups - 4,), generator=order).tolist()]
-    return [prompt for n in lengths for prompt in [torch.randint(14, 64, (n,), generator=order).tolist()] * group_size]
+    prompts = [torch.randint(14, 64, (n,), generator=order).tolist() for n in lengths]
+    return [prompt for prompt in prompts for _ in range(group_size)]
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_greedy_responses_are_those_of_plain_generate_whatever_finishes_when(name, tmp_path, world, monkeypatch):
+def test_greedy_responses_are_those_of_plain_generate_whatever_finishes_when(
+    name, tokenizer, tmp_path, world, monkeypatch
+):
     monkeypatch.setattr(RoomyLayer, "ROOM", 3)  # the cache finds more room many times
     torch.manual_seed(2)
     folder = save_model(ARCHITECTURES[name](), tmp_path)
     plain = AutoModelForCausalLM.from_pretrained(folder)
-    actor, tokenizer = load_actor(folder, world, torch.float32), load_tokenizer(folder, "--model")
+    actor = load_actor(folder, world, torch.float32)
     prompts = mixed_prompts()
-    settings = GenerationConfig(do_sample=False, max_new_tokens=40, eos_token_id=sorted(STOPS), pad_token_id=0)
+    ends = dict(max_new_tokens=40, eos_token_id=sorted(STOPS), pad_token_id=0)
+    settings = GenerationConfig(do_sample=False, **ends)
     expected = []
     for prompt in prompts:
         ids = torch.tensor([prompt])
-        expected.append(
-            plain.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)[0, len(prompt) :].tolist()
-        )
+        whole = plain.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)
+        expected.append(whole[0, len(prompt) :].tolist())
     assert len({len(tokens) for tokens in expected}) > 4, "the test needs responses that finish at many times"
+    greedy = dict(temperature=0, max_new_tokens=40, stop_ids=STOPS)
     for batch in (5, 24):
-        drawn = generate_responses(actor, tokenizer, prompts, Sampling(40, 0, STOPS, (), batch), world, 0, "test")
+        drawn = draw_responses(actor, tokenizer, world, prompts, batch=batch, **greedy)
         assert [r.tokens for r in drawn] == expected
         assert [r.prompt for r in drawn] == prompts
         assert [r.truncated for r in drawn] == [len(t) == 40 and t[-1] not in STOPS for t in expected]
 
 
-def test_a_prompt_is_prefilled_once_and_finished_responses_are_computed_no_longer(qwen, world, monkeypatch):
-    actor, tokenizer = load_actor(qwen, world, torch.float32), load_tokenizer(qwen, "--model")
+def test_a_prompt_is_prefilled_once_and_finished_responses_are_computed_no_longer(actor, draw):
     shapes = []
-    actor.lm.register_forward_pre_hook(lambda m, _, inputs: shapes.append(tuple(inputs["input_ids"].shape)), with_kwargs=True)
+
+    def note(lm, args, kwargs):
+        shapes.append(tuple(kwargs["input_ids"].shape))
+
+    actor.lm.register_forward_pre_hook(note, with_kwargs=True)
     prompts = [[20, 21, 22, 23]] * 16 + [[30, 31, 32]] * 16
-    drawn = generate_responses(actor, tokenizer, prompts, Sampling(60, 1.0, STOPS, (), 32), world, 0, "test")
+    drawn = draw(prompts, max_new_tokens=60, stop_ids=STOPS, batch=32)
     assert shapes[0] == (2, 3), "two prompts, all but the last token"
     assert all(width == 1 for _, width in shapes[1:])
     needed = sum(len(r.tokens) for r in drawn)
@@ -71,12 +79,11 @@ def test_a_prompt_is_prefilled_once_and_finished_responses_are_computed_no_longe
     assert needed <= computed < 1.2 * needed < 0.6 * 32 * max(len(r.tokens) for r in drawn)
 
 
-def test_the_second_and_third_token_are_the_softmax_too_where_rows_have_been_dropped(qwen, world):
-    """Pairs and triples of tokens against their exact probabilities, in a model of few tokens that often ends."""
-    actor, tokenizer = load_actor(qwen, world, torch.float32), load_tokenizer(qwen, "--model")
+def test_the_second_and_third_token_are_the_softmax_too_where_rows_have_been_dropped(qwen, draw):
+    """Pairs and triples of tokens against their exact probabilities; half of all tokens end a response."""
     plain, prompt, n = AutoModelForCausalLM.from_pretrained(qwen), [9, 8, 7], 40000
     stops = frozenset(range(32))
-    drawn = generate_responses(actor, tokenizer, [prompt] * n, Sampling(3, 1.0, stops, (), 8000), world, 7, "test")
+    drawn = draw([prompt] * n, seed=7, max_new_tokens=3, stop_ids=stops, batch=8000)
 
     def p_after(tokens):
         with torch.no_grad():
@@ -108,8 +115,7 @@ def test_the_second_and_third_token_are_the_softmax_too_where_rows_have_been_dro
         assert freedom > 10 and abs(statistic - freedom) < 5 * (2 * freedom) ** 0.5, length
 
 
-def test_rows_that_finish_while_others_go_on_may_be_of_any_batch_size(qwen, world):
-    actor, tokenizer = load_actor(qwen, world, torch.float32), load_tokenizer(qwen, "--model")
+def test_rows_that_finish_while_others_go_on_may_be_of_any_batch_size(draw):
     for n in (0, 1, 2, 7):
-        drawn = generate_responses(actor, tokenizer, [[20]] * n, Sampling(5, 1.0, STOPS, (), 4), world, 0, "test")
+        drawn = draw([[20]] * n, max_new_tokens=5, stop_ids=STOPS, batch=4)
         assert len(drawn) == n and all(1 <= len(r.tokens) <= 5 for r in drawn)

@@ -5,14 +5,16 @@ import math
 import pytest
 import torch
 
-from distributed import pack
+from updates import pack
 
 
 def realistic_lengths(median: int, spread: float) -> list[int]:
-    """32 prompts of 50 to 300 tokens × 32 log-normal responses, cut at 8,192; two thirds lie within spread of the median."""
+    """32 prompts of 50 to 300 tokens × 32 log-normal responses, cut at 8,192; two thirds of them lie within a
+    factor of `spread` of the median."""
     order = torch.Generator().manual_seed(0)
-    responses = (median * torch.exp(math.log(spread) * torch.randn(1024, generator=order))).round().clamp(1, 8192)
-    return (responses + torch.randint(50, 301, (32,), generator=order).repeat_interleave(32)).int().tolist()
+    responses = median * torch.exp(math.log(spread) * torch.randn(1024, generator=order))
+    prompts = torch.randint(50, 301, (32,), generator=order).repeat_interleave(32)
+    return (prompts + responses.round().clamp(1, 8192)).int().tolist()
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 8])

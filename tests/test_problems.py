@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from actor import load_tokenizer
 from distributed import UserError
 from rollout import INSTRUCTION, load_problems, problems_of_step, prompt_tokens, read_template
+
+CHAT = [{"role": "system", "content": "S"}, {"role": "user", "content": "P"}]
 
 
 def write(path, rows):
@@ -21,18 +22,11 @@ def write(path, rows):
         ({"question": "P", "answer": "thinking 3*4\n#### 1,234"}, "P", "1,234"),
         ({"question": "P", "final_answer": ["1", "2"]}, "P", "1, 2"),
         ({"problem": "P", "solution": "so \\boxed{\\frac{1}{2}}, no, \\boxed{3}"}, "P", "3"),
-        (
-            {
-                "prompt": [{"role": "system", "content": "S"}, {"role": "user", "content": "P"}],
-                "reward_model": {"ground_truth": "7"},
-            },
-            "P",
-            "7",
-        ),  # fmt: skip
+        ({"prompt": CHAT, "reward_model": {"ground_truth": "7"}}, "P", "7"),
         ({"problem": "P", "answer": 27.0}, "P", "27"),
         ({"problem": "P", "answer": 0}, "P", "0"),
-        ({"problem": "P", "answer": "$x+1$"}, "P", "x+1"),
-    ],
+        ({"problem": "P", "answer": "$x+1$"}, "P", "x+1")
+    ]
 )
 def test_columns_of_the_usual_data_sets_are_understood(tmp_path, row, problem, answer):
     (loaded,) = load_problems(write(tmp_path / "d.jsonl", [row]), None, 0)
@@ -43,7 +37,8 @@ def test_parquet_holds_the_same_as_jsonl(tmp_path):
     datasets = pytest.importorskip("datasets")
     rows = [{"problem": f"P{i}", "answer": str(i)} for i in range(5)]
     datasets.Dataset.from_list(rows).to_parquet(tmp_path / "d.parquet")
-    assert load_problems(str(tmp_path / "d.parquet"), None, 0) == load_problems(write(tmp_path / "d.jsonl", rows), None, 0)
+    lines = write(tmp_path / "d.jsonl", rows)
+    assert load_problems(str(tmp_path / "d.parquet"), None, 0) == load_problems(lines, None, 0)
 
 
 @pytest.mark.parametrize(
@@ -87,8 +82,7 @@ def test_every_epoch_sees_every_problem_once_in_another_order():
     assert problems_of_step(problems, 3, 4, seed=0) == seen[8:12] != problems_of_step(problems, 3, 4, seed=1)
 
 
-def test_templates_are_text_or_file_and_keep_other_braces(qwen, tmp_path):
-    tokenizer = load_tokenizer(qwen, "--model")
+def test_templates_are_text_or_file_and_keep_other_braces(qwen, tokenizer, tmp_path):
     text = "1+1=2\n\\boxed{2}\n{problem}="
     path = tmp_path / "template.txt"
     path.write_text(text)
@@ -103,8 +97,7 @@ def test_templates_are_text_or_file_and_keep_other_braces(qwen, tmp_path):
         read_template(None, tokenizer, qwen)
 
 
-def test_the_chat_template_asks_for_a_box(qwen):
-    tokenizer = load_tokenizer(qwen, "--model")
+def test_the_chat_template_asks_for_a_box(tokenizer):
     seen = []
     tokenizer.chat_template = "{{ messages[0].content }}"
     encode = tokenizer.encode

@@ -5,19 +5,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from distributed import UserError, pack, stop
-from tests.forks import run_forked
-from tests.updates import updates
+from distributed import UserError
+from tests.runs import run
+from updates import pack
 
 
-def run_updates(model: str, out: Path, budget: int, minibatch_size: int, loss_norm: str, processes: int) -> None:
-    if not processes:
-        updates(model, out, budget, minibatch_size, loss_norm)
-        stop()
-        return
-    done = run_forked("tests/updates.py", model, out, budget, minibatch_size, loss_norm, processes=processes)
-    # gloo can abort an exit after all work is done; every run of several processes in these tests must end with 0
-    assert done.returncode == 0, done.stderr
+def updates(model: str, out: Path, budget: int, minibatch_size: int, loss_norm: str, processes: int) -> dict:
+    """-> what fixed_updates.py saves. Every process must end with 0; gloo can abort after all is done."""
+    run(
+        "tests/fixed_updates.py", "--model", model, "--out", out, "--token-budget", budget,
+        "--minibatch-size", minibatch_size, "--loss-norm", loss_norm, processes=processes
+    )
+    return torch.load(out)
 
 
 def close(a: dict, b: dict, tolerance: float) -> None:
@@ -25,31 +24,29 @@ def close(a: dict, b: dict, tolerance: float) -> None:
     assert a.keys() == b.keys()
     difference = sum(((a[k] - b[k]).double() ** 2).sum() for k in a) ** 0.5
     norm = sum((a[k].double() ** 2).sum() for k in a) ** 0.5
-    assert norm > 0 and difference <= tolerance * norm, f"relative difference {(difference / norm).item():.2e}"
+    assert norm > 0 and difference <= tolerance * norm, f"they differ by {(difference / norm).item():.2e}"
 
 
 @pytest.mark.parametrize("model, loss_norm", [("qwen", "sequence"), ("llama", "token")])
 def test_one_process_two_four_and_any_token_budget_make_the_same_update(model, loss_norm, request, tmp_path):
     name = request.getfixturevalue(model)
-    runs = {}
-    # one process with everything in one micro-batch; small budgets; two processes; four, some with fillers at times
-    for label, processes, budget in (("whole", 0, 4096), ("small", 0, 61), ("two", 2, 4096), ("four small", 4, 40)):
-        run_updates(name, tmp_path / f"{label}.pt", budget, 24, loss_norm, processes)
-        runs[label] = torch.load(tmp_path / f"{label}.pt")
+    # one process with everything in one micro-batch; a small budget; two processes; four, some with fillers
+    kinds = {"whole": (0, 4096), "small": (0, 61), "two": (2, 4096), "four small": (4, 40)}
+    runs = {
+        label: updates(name, tmp_path / label, budget, 24, loss_norm, processes)
+        for label, (processes, budget) in kinds.items()
+    }
     whole = runs.pop("whole")
-    for run in runs.values():
-        assert torch.allclose(whole["logp"], run["logp"], atol=1e-5)
+    for other in runs.values():
+        assert torch.allclose(whole["logp"], other["logp"], atol=1e-5)
         for name in ("actor", "critic0", "critic1"):
-            close(whole[f"gradients of {name}"], run[f"gradients of {name}"], 1e-6)
-            close(whole[f"weights of {name}"], run[f"weights of {name}"], 1e-5)
-        assert run["first"]["policy_loss"] == pytest.approx(whole["first"]["policy_loss"], abs=1e-6)
+            close(whole[f"gradients of {name}"], other[f"gradients of {name}"], 1e-6)
+            close(whole[f"weights of {name}"], other[f"weights of {name}"], 1e-5)
+        assert other["first"]["policy_loss"] == pytest.approx(whole["first"]["policy_loss"], abs=1e-6)
 
 
 def test_minibatches_are_the_same_responses_for_any_number_of_processes(qwen, tmp_path):
-    runs = []
-    for processes in (0, 2):
-        run_updates(qwen, tmp_path / f"{processes}.pt", 64, 6, "sequence", processes)
-        runs.append(torch.load(tmp_path / f"{processes}.pt"))
+    runs = [updates(qwen, tmp_path / str(n), 64, 6, "sequence", processes=n) for n in (0, 2)]
     for name in ("actor", "critic0", "critic1"):
         close(runs[0][f"weights of {name}"], runs[1][f"weights of {name}"], 1e-5)
 

@@ -4,27 +4,42 @@ import re
 import shutil
 import subprocess
 
-from tests.conftest import ROOT
+from tests.runs import ROOT
 
 README = (ROOT / "README.md").read_text()
+MODULES = (
+    "asyppo|critics|distributed|evaluate|folder|generation|head|judge|models|rollout|train|updates|verifier"
+)
 
 
-def test_the_worked_ablation_applies_to_the_code_as_it_is(tmp_path):
-    shutil.copy(ROOT / "train.py", tmp_path)
-    (diff,) = re.findall(r"```diff\n(.*?)```", README, re.DOTALL)
-    done = subprocess.run(["git", "apply", "--verbose", "-"], cwd=tmp_path, input=diff, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    changed = (tmp_path / "train.py").read_text()
-    assert changed != (ROOT / "train.py").read_text()
-    compile(changed, "train.py", "exec")
+def test_every_worked_change_applies_to_the_code_as_it_is(tmp_path):
+    """Each on its own, to copies of the files that it names."""
+    diffs = re.findall(r"```diff\n(.*?)```", README, re.DOTALL)
+    assert diffs
+    for i, diff in enumerate(diffs):
+        tree = tmp_path / str(i)
+        files = re.findall(r"^--- a/(\S+)", diff, re.MULTILINE)
+        assert files, diff
+        for file in files:
+            (tree / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / file, tree / file)
+        done = subprocess.run(
+            ["git", "apply", "--verbose", "-"], cwd=tree, input=diff, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        for file in files:
+            changed = (tree / file).read_text()
+            assert changed != (ROOT / file).read_text()
+            compile(changed, file, "exec")
 
 
 def test_every_function_that_the_readme_names_exists():
-    named = re.findall(r"`(actor|asyppo|critics|distributed|evaluate|folder|rollout|train|verifier)\.(\w+)`", README)
+    named = re.findall(rf"`({MODULES})\.(\w+)`", README)
     assert len(named) >= 15
-    for module, function in named:
-        if function != "py":
-            assert re.search(rf"^def {function}\(", (ROOT / f"{module}.py").read_text(), re.MULTILINE), (module, function)
+    for module, name in named:
+        if name != "py":
+            text = (ROOT / f"{module}.py").read_text()
+            assert re.search(rf"^(def|class) {name}\b", text, re.MULTILINE), (module, name)
 
 
 def test_ci_runs_the_test_command_that_the_readme_gives():
