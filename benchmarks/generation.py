@@ -4,8 +4,8 @@
     python benchmarks/generation.py --model Qwen/Qwen3-4B-Base --responses 256 --group-size 32 --longest 2048
 
 Both decode greedily, so that they make the same tokens; response b ends after a length of its own, from
-longest / 4 to longest. The padded call goes on to the longest, and tokens after a response's end are of no use.
-Rounds alternate in one process; what counts is the ratio within each round.
+longest / 4 to longest. The padded call goes on to the longest, and tokens after a response's end are of no
+use. Rounds alternate in one process; what counts is the ratio within each round.
 """
 
 import argparse
@@ -71,7 +71,9 @@ def timed(work, device: torch.device):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("--model", help="directory or hub id; default: random weights of the sizes below")
     add("--hidden", type=int, default=512)

@@ -4,10 +4,10 @@
     python benchmarks/gpu.py --rows asyppo:2048 --flags --offload        # one row, with flags of train.py
     python benchmarks/gpu.py --device cpu --actor tiny --critic tiny --rows asyppo:64 grpo:64   # does it run?
 
-Random weights of Qwen3's published sizes, nothing is downloaded. A row is a process of its own: one step to warm
-up, one that is timed, through train.train_step, with one pass over 8 prompts × 32 responses (256 random tokens of
-prompt, responses of a quarter to all of the given length). Only generation is cut short: --decode tokens from
-contexts of half the length. Ceilings are measured first: a bf16 matrix product, and a copy.
+Random weights of Qwen3's published sizes, nothing is downloaded. A row is a process of its own: one step to
+warm up, one that is timed, through train.train_step, with one pass over 8 prompts × 32 responses (256 random
+tokens of prompt, responses of a quarter to all of the given length). Only generation is cut short: --decode
+tokens from contexts of half the length. Ceilings are measured first: a bf16 matrix product, and a copy.
 """
 
 import argparse
@@ -120,7 +120,7 @@ def row(algo: str, length: int, args: argparse.Namespace) -> dict:
     rewards = [float(b % 3 == 0) for b in range(256)]
 
     def sample_rollout(run: train.Run, step: int, watch: Stopwatch) -> Rollout:
-        """Like train's, but for random responses of the wanted lengths in place of the few generated tokens."""
+        """Like train's, but with random responses of the wanted lengths, not the few generated tokens."""
         optimizers = [run.actor_optimizer, *run.critic_optimizers]
         with watch.phase("generate"), offloaded(optimizers, run.args.offload):
             decoded = [context for context in contexts for _ in range(32)]
@@ -140,7 +140,7 @@ def row(algo: str, length: int, args: argparse.Namespace) -> dict:
     head_dim = run.actor.lm.config.head_dim
     n_params = sum(p.numel() for p in run.actor.parameters())
     rows = [PROMPT + n for n in lengths]
-    # forward and backward: 6 a weight and token, and of causal attention half of 12 · layers · width · length²
+    # forward and backward: 6 a weight and token; of causal attention half of 12 · layers · width · length²
     flops = 6 * n_params * sum(rows) + 6 * layers * heads * head_dim * sum(n**2 for n in rows)
     # a step of decoding reads all weights, and keys and values of every response
     context, batch = PROMPT + length // 2 + args.decode / 2, run.sampling.batch
@@ -156,7 +156,9 @@ def row(algo: str, length: int, args: argparse.Namespace) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     default = [f"{algo}:{n}" for n in (2048, 8192) for algo in ("asyppo", "ppo", "grpo")]
     add("--rows", nargs="+", default=default, help="algorithm:length of the longest response")

@@ -1,12 +1,13 @@
-"""Time and memory of the actor's linear head, forward and backward of the policy objective: ours beside others.
+"""Time and memory of the actor's linear head, forward and backward of the policy objective: ours and others.
 
     python benchmarks/head.py                                                # minutes, and 9 GB for plain
     python benchmarks/head.py --vocabulary 8192 --tokens 512 --hidden 256    # seconds
 
 plain: all logits at once, log_softmax and entropy by autograd. ours: head.loss, and with it the sums that are
 logged. torch: PyTorch's own chunked linear_cross_entropy, which has no entropy and takes no loss but a sum of
-log-probabilities: a bound, not a choice. Time is the median over rounds of the ratio to plain in the same round.
-Memory is the highest resident size of a fresh process over that before the call, less the two gradients.
+log-probabilities: a bound, not a choice. Time is the median over rounds of the ratio to plain in the same
+round. Memory is the highest resident size of a fresh process over that before the call, less the two
+gradients.
 
 Legend for shape suffixes: N response tokens, H hidden size, V vocabulary.
 """
@@ -34,7 +35,7 @@ TEMPERATURE = 0.8
 
 
 def inputs(n_tokens: int, n_hidden: int, n_vocabulary: int, dtype: torch.dtype):
-    """Hidden states, output embedding, targets, and each token's weight and data for the loss, reproducible."""
+    """Hidden states, output embedding, targets, each token's weight and data for the loss; reproducible."""
     torch.manual_seed(0)
     hidden_NH = torch.randn(n_tokens, n_hidden, dtype=dtype).requires_grad_()
     weight_VH = torch.randn(n_vocabulary, n_hidden, dtype=dtype).mul_(2 / n_hidden**0.5).requires_grad_()
@@ -73,7 +74,7 @@ VARIANTS = {"plain": plain, "ours": ours, "torch": torchs}
 
 
 def resident_mb(which: str) -> float:
-    """VmRSS: now; VmHWM: at most, since start or reset. (getrusage counts the parent's before exec as well.)"""
+    """VmRSS: now; VmHWM: at most, since start or reset. (getrusage counts the parent's before exec too.)"""
     return int(re.search(rf"{which}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 
 
@@ -88,7 +89,9 @@ def peak_mb(name: str, arrays, coef: float) -> float:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("--tokens", type=int, default=2048, help="response tokens of a micro-batch")
     add("--hidden", type=int, default=1024, help="hidden size")
