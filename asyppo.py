@@ -58,7 +58,7 @@ def lambda_returns(rewards_BT, values_BT, mask_BT, gamma: float, lam: float) -> 
 
 
 def group_advantages(rewards_B: torch.Tensor, group_B: torch.Tensor, scale_by_std: bool) -> torch.Tensor:
-    """GRPO's advantage of each response: reward − its group's mean, over the group's deviation if asked. -> [B]
+    """GRPO's advantage of each response: reward − its group's mean, over its deviation if asked. -> [B]
 
     A group whose rewards are all equal gets 0.
     """
@@ -96,7 +96,7 @@ def disagreement(values_MBT: torch.Tensor) -> torch.Tensor:
 
 
 def extreme_tokens(x_BT, mask_BT: torch.Tensor, fraction: float, largest: bool) -> torch.Tensor:
-    """The round(fraction · N) of all N response tokens with the lowest (or highest) x; none without x. -> bool [B, T]
+    """The round(fraction · N) of N response tokens with the lowest (highest) x; no x, none. -> bool [B, T]
 
     Ties are broken by a fixed shuffle: by position, equal σ would always pick the first responses.
     """

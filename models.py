@@ -202,8 +202,8 @@ def prepare(model, backbone: nn.Module, name: str, world: World, dtype: torch.dt
     """
     blocks = getattr(backbone, "layers", None)
     refuse(not isinstance(blocks, nn.ModuleList),
-           f"{name}: a decoder with a list `layers` is needed to divide it (Qwen, Llama, Mistral and others have "
-           "it).")
+           f"{name}: a decoder with a list `layers` is needed to divide it (Qwen, Llama, Mistral, … "
+           "have it).")
     if gradient_checkpointing:
         backbone.activation_checkpointing_enable({"use_reentrant": False})
     if world.size == 1 and dtype == torch.float32:

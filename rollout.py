@@ -123,8 +123,8 @@ def read_template(template: str | None, tokenizer, name: str) -> str | None:
     """--template as text with {problem} in it: given as such, or as a file. None: the chat template."""
     if template is None:
         refuse(not tokenizer.chat_template,
-               f"{name} has no chat template; give --template FILE or TEXT with {{problem}} where the problem "
-               "goes.")
+               f"{name} has no chat template; give --template FILE or TEXT with {{problem}} where the "
+               "problem goes.")
     elif "{problem}" not in template:
         # a path longer than 255 characters is an error to the system
         refuse(len(template) > 255 or not Path(template).is_file(),

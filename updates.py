@@ -26,8 +26,8 @@ def update_model(
 ) -> list[dict[str, float]]:
     """Minimise the weighted mean of a per-token loss over these responses. -> what to log of each update
 
-    loss(inputs, weights_N, data_N) -> the sum of a micro-batch's weighted losses, and sums to log: Actor.loss or
-    MiniCritic.loss with the token_loss that it is to sum. data holds [B, T] arrays, of which loss gets the
+    loss(inputs, weights_N, data_N) -> the sum of a micro-batch's weighted losses, and sums to log: Actor.loss
+    or MiniCritic.loss with the token_loss that it is to sum. data holds [B, T] arrays, of which loss gets the
     micro-batch's entries. stream: name and counters of the random stream that divides each pass.
     Logged are the loss, its sums, and the gradient's norm before clipping; where that is not finite, on
     whichever rank, no rank applies the update.
@@ -118,7 +118,7 @@ def pack(rows: list[int], lengths: list[int], token_budget: int, world_size: int
 
     rows: indices of the responses; lengths: prompt + response tokens of every response of the rollout,
     indexed by row. A micro-batch holds neighbours in length, and count × longest never exceeds token_budget
-    (verl#7553). All ranks get the same number, as many as the budget needs, and about the same work. None is dropped.
+    (verl#7553). All ranks get the same number, as many as the budget needs, and about the same work.
     """
     if not rows:
         raise ValueError("pack needs at least one response")
