@@ -229,6 +229,8 @@ class Stopwatch:
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
         yield
+        if on_gpu:
+            torch.cuda.synchronize()  # what was launched belongs to this phase
         self.seconds[name] = self.seconds.get(name, 0.0) + time.time() - began
         kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         gib = torch.cuda.max_memory_allocated() / 2**30 if on_gpu else kib / 2**20
