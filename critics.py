@@ -1,7 +1,6 @@
 """The mini-critics' part of the method: shards, their loss, ensemble values, and what to log of them.
 
-Legend for shape suffixes: M critics, B responses, T response tokens, N response tokens of a micro-batch in
-row-major order.
+Legend for shape suffixes: M critics, B responses, T response tokens, N those of a micro-batch, row by row.
 """
 
 from functools import partial
@@ -63,8 +62,7 @@ def fit_critics(
     critics: list[MiniCritic], optimizers: list[torch.optim.Optimizer], rollout: Rollout,
     returns_MBT: torch.Tensor, shards_MB: torch.Tensor, args, step: int, world: World,
 ) -> dict[str, float]:
-    """Step 3: minimise each critic's mean squared error over the response tokens of its own shard. -> what to
-    log
+    """Step 3: minimise each critic's mean squared error over the tokens of its own shard. -> what to log
 
     A critic takes as many optimizer steps a pass as the actor, over its share of the responses.
     """

@@ -145,7 +145,7 @@ class StopRequest:
 def report(script: str, error: UserError) -> int:
     """Print a user's mistake once, and return its exit code.
 
-    Every process sees most mistakes, and torchrun kills the others as soon as one has exited: rank 0 speaks at
+    Every process sees most mistakes, and torchrun kills the others once one has exited: rank 0 speaks at
     once; another rank if it is still alive after a while, for it may be the only one that saw the mistake.
     """
     if os.environ.get("RANK", "0") != "0":

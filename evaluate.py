@@ -254,7 +254,9 @@ def finished_records(args: argparse.Namespace, n_responses: int, folder: Path, w
 
 def run(args: argparse.Namespace, world: World) -> None:
     sets = {
-        benchmark_name(b): load_problems(BENCHMARKS.get(b, b), args.n_problems, args.seed, "test", "--benchmarks")
+        benchmark_name(b): load_problems(
+            BENCHMARKS.get(b, b), args.n_problems, args.seed, split="test", flag="--benchmarks"
+        )
         for b in args.benchmarks
     }
     tokenizer = load_tokenizer(args.model, "--model")
@@ -278,8 +280,8 @@ def run(args: argparse.Namespace, world: World) -> None:
             name_unparsable(name, problems, verifier)
         began = time.time()
         records = evaluate(
-            actor, tokenizer, sets, template, sampling, args.extract, verifier.reward, args.k, args.seed, world,
-            done, keep,
+            actor, tokenizer, sets, template, sampling, args.extract, verifier.reward, args.k, args.seed,
+            world, done, keep,
         )
         seconds = time.time() - began
         failures = sum(gather_list([verifier.failures], world))

@@ -1,5 +1,4 @@
-"""The folder of a run or an evaluation: made once, found again with the same settings, and what is written
-into it.
+"""The folder of a run or an evaluation: made once, found again with the same settings, and what it holds.
 
 Every write leaves either the old or the new file whole, or adds lines whose last may be cut by a kill.
 """

@@ -135,13 +135,11 @@ def load_tokenizer(name: str, flag: str):
 
 
 def load_pretrained(auto_class, name: str, flag: str, world: World) -> nn.Module:
-    """A model in fp32 on rank 0's CPU, from safetensors only, never running the repository's code, with
-    dropout off.
+    """A model in fp32 on rank 0's CPU, from safetensors only, without the repository's code, dropout off.
 
     The other ranks get it with empty weights, which take no memory: `prepare` sends each its part, so that a
     host of eight holds a 14B model's 56 GB once. Dropout would be noise in the critics' disagreement and in
-    the actor's ratio (slime#1878). model.digest tells it from another one: a thousand entries of each tensor
-    are enough.
+    the actor's ratio (slime#1878). model.digest, of a thousand entries of each tensor, tells models apart.
     """
     config = load_config(name, flag)
     for key, value in config.to_dict().items():
@@ -200,12 +198,12 @@ def prepare(model, backbone: nn.Module, name: str, world: World, dtype: torch.dt
     complaints.
 
     The master weights and the gradients' reduction are fp32 (AdamW at 1e-6 rounds updates of bf16 weights
-    away, AReaL#1292); compute runs in dtype. One process that computes in fp32 has nothing to divide and
-    nothing to cast.
+    away, AReaL#1292); compute runs in dtype. One process in fp32 has nothing to divide or to cast.
     """
     blocks = getattr(backbone, "layers", None)
     refuse(not isinstance(blocks, nn.ModuleList),
-           f"{name}: a decoder with a list `layers` is needed to divide it (Qwen, Llama, Mistral, … have it).")
+           f"{name}: a decoder with a list `layers` is needed to divide it (Qwen, Llama, Mistral, … "
+           "have it).")
     if gradient_checkpointing:
         backbone.activation_checkpointing_enable({"use_reentrant": False})
     if world.size == 1 and dtype == torch.float32:

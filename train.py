@@ -323,7 +323,7 @@ class Algorithm:
 
     defaults: dict
     critic_like_actor: bool = False  # else mini-critics
-    advantages: Callable | None = None  # of whole responses, without critics: (rewards_B, group_B, args) -> [B]
+    advantages: Callable | None = None  # without critics: (rewards_B, group_B, args) -> [B]
 
 
 NO_MASKS = dict(shard_by="none", mask_by="none", filter_by="none")
@@ -332,9 +332,8 @@ ALGORITHMS = {
     "asyppo": Algorithm({}),
     "ppo": Algorithm(NO_MASKS | dict(n_critics=1), critic_like_actor=True),
     "grpo": Algorithm(
-        NO_CRITICS,
-        advantages=lambda rewards_B, group_B, args: asyppo.group_advantages(rewards_B, group_B, args.group_std),
-    ),
+        NO_CRITICS, advantages=lambda rewards_B, group_B, args: asyppo.group_advantages(
+            rewards_B, group_B, args.group_std)),
 }
 
 # without a --model: minutes on a CPU

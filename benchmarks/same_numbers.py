@@ -3,8 +3,8 @@
     git worktree add --detach /tmp/before COMMIT
     python benchmarks/same_numbers.py /tmp/before . [--only asyppo grpo]
 
-Seeded runs of the embedded default in both trees, one after the other; the largest difference of each run's metrics
-(clocks and memory left out), relative to the metric or, below 1, absolute. A tree's runs are kept in its
+Seeded runs of the embedded default in both trees, one after the other; the largest difference of each run's
+metrics (clocks and memory left out), relative to the metric or, below 1, absolute. A tree's runs are kept in its
 runs/same_numbers and found again, so that the older tree is run once.
 """
 
