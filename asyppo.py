@@ -15,8 +15,6 @@ import torch
 from updates import mean_of_updates, update_model
 
 # -- returns and advantages ----------------------------------------------------------------------------------
-
-
 def terminal_rewards(rewards_B: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
     """r_t (1): the verifier's reward on the last response token, zero before it. -> [B, T]"""
     rewards_BT = torch.zeros(mask_BT.shape, dtype=rewards_B.dtype)
@@ -83,8 +81,6 @@ def whiten(x_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
 
 
 # -- the critics' agreement ----------------------------------------------------------------------------------
-
-
 def aggregate(values_MBT: torch.Tensor, how: str) -> torch.Tensor:
     """Ensemble value V̄(s_t) (4): the mean over critics; min is the paper's rejected variant. -> [B, T]"""
     return values_MBT.mean(0) if how == "mean" else values_MBT.amin(0)
@@ -121,8 +117,6 @@ def entropy_filter(signal_BT: torch.Tensor | None, mask_BT: torch.Tensor, fracti
 
 
 # -- the objective -------------------------------------------------------------------------------------------
-
-
 class PolicyData(NamedTuple):
     """What the objective knows of each token: [B, T] for a rollout, [N] for a part. A fork adds its own."""
 

@@ -213,8 +213,6 @@ def rollout_samples(rollout: Rollout, tokenizer, step: int, n: int = 4) -> list[
 
 
 # -- the clock -----------------------------------------------------------------------------------------------
-
-
 class Stopwatch:
     """Seconds and peak memory by phase, as time/<phase> and memory/<phase> (GiB; CPU: so far)."""
 

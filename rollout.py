@@ -21,8 +21,6 @@ INSTRUCTION = "\n\nPlease reason step by step, and put your final answer within 
 
 
 # -- problems ------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Problem:
     problem: str
@@ -117,8 +115,6 @@ def problems_of_step(problems: list[Problem], step: int, n: int, seed: int) -> l
 
 
 # -- prompts -------------------------------------------------------------------------------------------------
-
-
 def read_template(template: str | None, tokenizer, name: str) -> str | None:
     """--template as text with {problem} in it: given as such, or as a file. None: the chat template."""
     if template is None:
@@ -144,8 +140,6 @@ def prompt_tokens(problem: str, template: str | None, tokenizer) -> list[int]:
 
 
 # -- one step's batch ----------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Response:
     prompt: list[int]

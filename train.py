@@ -146,8 +146,6 @@ def batch_metrics(rollout: Rollout, raw_BT: torch.Tensor, data: asyppo.PolicyDat
 
 
 # -- the loop ------------------------------------------------------------------------------------------------
-
-
 def train(args: argparse.Namespace, world: World) -> int:
     """-> exit code: 0, 1 after too many bad steps, 128 + signal if stopped by one."""
     began = time.time()
@@ -206,8 +204,6 @@ def save_models(run: Run) -> None:
 
 
 # -- what a run needs ----------------------------------------------------------------------------------------
-
-
 @dataclass
 class Run:
     """What the steps of one run share."""
@@ -315,8 +311,6 @@ def critic_names(args: argparse.Namespace) -> list[str]:
 
 
 # -- settings and flags --------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Algorithm:
     """What --algo stands for. A flag given by the user wins over the defaults."""

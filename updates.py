@@ -85,8 +85,6 @@ def score_responses(model: nn.Module, rollout: Rollout, token_budget: int, world
 
 
 # -- the parts of a pass -------------------------------------------------------------------------------------
-
-
 def token_weights(mask_BT: torch.Tensor, loss_norm: str) -> torch.Tensor:
     """What each token's term counts in a mean such as (6)'s; those of all given responses sum to 1. -> [B, T]
 
@@ -153,8 +151,6 @@ def pack(rows: list[int], lengths: list[int], token_budget: int, world_size: int
 
 
 # -- the optimizer -------------------------------------------------------------------------------------------
-
-
 def adamw(model: nn.Module, lr: float) -> torch.optim.AdamW:
     """AdamW without weight decay; fused, or its temporaries would be twice as large as the largest weight."""
     return torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.0, fused=True)
