@@ -4,8 +4,7 @@ Equation numbers (1)–(6) are the steps of the method as README.md lists them. 
 response tokens of the rollout batch, all ranks together: each rank holds the whole batch.
 
 Legend for shape suffixes: M critics, B responses, T response tokens, N response tokens of a micro-batch in
-row-major order. mask_BT is true on response tokens; whatever stands elsewhere in any [B, T] array changes no
-result.
+row-major order. mask_BT is true on response tokens; whatever stands elsewhere changes no result.
 """
 
 from functools import partial
@@ -16,8 +15,6 @@ import torch
 from updates import mean_of_updates, update_model
 
 # -- returns and advantages ----------------------------------------------------------------------------------
-
-
 def terminal_rewards(rewards_B: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
     """r_t (1): the verifier's reward on the last response token, zero before it. -> [B, T]"""
     rewards_BT = torch.zeros(mask_BT.shape, dtype=rewards_B.dtype)
@@ -26,8 +23,7 @@ def terminal_rewards(rewards_B: torch.Tensor, mask_BT: torch.Tensor) -> torch.Te
 
 
 def gae(rewards_BT, values_BT, mask_BT, gamma: float, lam: float) -> torch.Tensor:
-    """Generalised advantage estimation (4): δ_t = r_t + γ V(s_{t+1}) − V(s_t), A_t = Σ_l (γλ)^l δ_{t+l}. ->
-    [B, T]
+    """GAE (4): δ_t = r_t + γ V(s_{t+1}) − V(s_t), A_t = Σ_l (γλ)^l δ_{t+l}. -> [B, T]
 
     values_BT[:, t] is the value of the state before token t; the value after the last response token is 0.
     """
@@ -60,8 +56,7 @@ def lambda_returns(rewards_BT, values_BT, mask_BT, gamma: float, lam: float) -> 
 
 
 def group_advantages(rewards_B: torch.Tensor, group_B: torch.Tensor, scale_by_std: bool) -> torch.Tensor:
-    """GRPO's advantage of each response: reward − mean of its group, over the group's standard deviation if
-    asked. -> [B]
+    """GRPO's advantage of each response: reward − its group's mean, over its deviation if asked. -> [B]
 
     A group whose rewards are all equal gets 0.
     """
@@ -86,13 +81,11 @@ def whiten(x_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
 
 
 # -- the critics' agreement ----------------------------------------------------------------------------------
-
-
 def aggregate(values_MBT: torch.Tensor, how: str, shards_MB: torch.Tensor | None = None) -> torch.Tensor:
     """Ensemble value V̄(s_t) (4): the mean over critics; min is the paper's rejected variant. -> [B, T]
 
-    crossfit (ours): the mean over those critics that were not fitted on the response, bool shards_MB, so that the
-    baseline does not know the return that it is held against.
+    crossfit (ours): the mean over those critics that were not fitted on the response, bool shards_MB, so that
+    the baseline does not know the return that it is held against.
     """
     if how == "crossfit":
         unseen_MB1 = ~shards_MB[:, :, None]
@@ -106,11 +99,9 @@ def disagreement(values_MBT: torch.Tensor) -> torch.Tensor:
 
 
 def extreme_tokens(x_BT, mask_BT: torch.Tensor, fraction: float, largest: bool) -> torch.Tensor:
-    """Bool [B, T]: the response tokens with the lowest (or highest) x, round(fraction · N) of all N, exactly;
-    without an x none.
+    """The round(fraction · N) of N response tokens with the lowest (highest) x; no x, none. -> bool [B, T]
 
-    Ties are broken by a fixed shuffle: by position, equal σ would always pick the first responses of the
-    batch.
+    Ties are broken by a fixed shuffle: by position, equal σ would always pick the first responses.
     """
     if x_BT is None:
         return torch.zeros_like(mask_BT)
@@ -133,8 +124,6 @@ def entropy_filter(signal_BT: torch.Tensor | None, mask_BT: torch.Tensor, fracti
 
 
 # -- the objective -------------------------------------------------------------------------------------------
-
-
 class PolicyData(NamedTuple):
     """What the objective knows of each token: [B, T] for a rollout, [N] for a part. A fork adds its own."""
 
@@ -173,7 +162,8 @@ def update_policy(actor, optimizer, rollout, data: PolicyData, args, step: int, 
     updates = update_model(
         actor, optimizer, partial(actor.loss, token_loss=token_loss, with_entropy=args.entropy_coef > 0),
         rollout, list(range(len(rollout))), data, args, world, epochs=args.epochs,
-        n_minibatches=len(rollout) // args.minibatch_size, loss_norm=args.loss_norm, stream=("minibatches", step),
+        n_minibatches=len(rollout) // args.minibatch_size, loss_norm=args.loss_norm,
+        stream=("minibatches", step),
     )
     means = mean_of_updates(updates)
     return {"policy_loss": means.pop("loss"), "approx_kl_first": updates[0]["approx_kl"]} | means

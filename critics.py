@@ -1,7 +1,6 @@
 """The mini-critics' part of the method: shards, their loss, ensemble values, and what to log of them.
 
-Legend for shape suffixes: M critics, B responses, T response tokens, N response tokens of a micro-batch in
-row-major order.
+Legend for shape suffixes: M critics, B responses, T response tokens, N those of a micro-batch, row by row.
 """
 
 from functools import partial
@@ -17,8 +16,6 @@ from rollout import Rollout
 from updates import mean_of_updates, score_responses, update_model
 
 # -- step 2: shards ------------------------------------------------------------------------------------------
-
-
 def shard(group_B: torch.Tensor, n_critics: int, shard_by: str, order: torch.Generator) -> torch.Tensor:
     """Which critic learns from which response: bool [M, B].
 
@@ -47,8 +44,6 @@ def shard(group_B: torch.Tensor, n_critics: int, shard_by: str, order: torch.Gen
 
 
 # -- step 3: fit ---------------------------------------------------------------------------------------------
-
-
 class ValueData(NamedTuple):
     """What the critics' loss knows of each token: [B, T] for a rollout, [N] for a part of it."""
 
@@ -119,8 +114,6 @@ def fit_critics(
 
 
 # -- step 4: values ------------------------------------------------------------------------------------------
-
-
 def ensemble_values(critics: list[MiniCritic], rollout: Rollout, budget: int, world: World) -> torch.Tensor:
     """V_m(s_t) of every critic on all responses, whoever was fitted on them. -> [M, B, T] fp32"""
     return torch.stack([score_responses(critic, rollout, budget, world) for critic in critics])

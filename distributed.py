@@ -140,12 +140,10 @@ class StopRequest:
 
 
 # -- the command line ----------------------------------------------------------------------------------------
-
-
 def report(script: str, error: UserError) -> int:
     """Print a user's mistake once, and return its exit code.
 
-    Every process sees most mistakes, and torchrun kills the others as soon as one has exited: rank 0 speaks at
+    Every process sees most mistakes, and torchrun kills the others once one has exited: rank 0 speaks at
     once; another rank if it is still alive after a while, for it may be the only one that saw the mistake.
     """
     if os.environ.get("RANK", "0") != "0":
@@ -197,8 +195,6 @@ def number(kind: type, least: float, most: float = 2**31, above: bool = False) -
 
 
 # -- files ---------------------------------------------------------------------------------------------------
-
-
 def replace_text(path: Path, text: str) -> None:
     """Write a file beside the old one and put it in its place: a kill leaves one of the two whole."""
     new = path.with_name(path.name + ".new")
@@ -224,8 +220,6 @@ def progress(total: int, label: str, unit: str, world: World) -> tqdm:
 
 
 # -- random streams and sums ---------------------------------------------------------------------------------
-
-
 def stream_seed(seed: int, stream: str, *counters: int) -> int:
     """An independent seed for each named random stream (data, sampling, shards, …) and step of a run.
 
@@ -257,7 +251,6 @@ def sum_over_ranks(x: torch.Tensor) -> torch.Tensor:
 
 
 # -- checkpoints ---------------------------------------------------------------------------------------------
-
 Trained = dict[str, tuple[nn.Module, torch.optim.Optimizer]]  # name -> model and its optimizer
 
 

@@ -34,8 +34,6 @@ BENCHMARKS = {name: f"math-ai/{name}::test" for name in NAMES}
 MAY_CHANGE = {"out", "resume", "generate_batch", "device", "timeout", "compare"}
 
 # -- scores --------------------------------------------------------------------------------------------------
-
-
 def pass_at_k(n: int, right: int, k: int) -> float:
     """Probability that k of n responses, `right` of which are right, hold a right one (Chen et al. 2021)."""
     return 1.0 - math.comb(n - right, k) / math.comb(n, k)
@@ -122,8 +120,6 @@ def table(results: dict[str, dict]) -> str:
 
 
 # -- two evaluations -----------------------------------------------------------------------------------------
-
-
 def paired_bootstrap(differences: list[np.ndarray], n: int = 10_000, seed: int = 0) -> tuple[float, ...]:
     """Mean difference of paired scores and its 95 % interval (percentiles) over resampled problems.
 
@@ -166,8 +162,6 @@ def compare(path_a: str, path_b: str) -> str:
 
 
 # -- responses -----------------------------------------------------------------------------------------------
-
-
 def portion_size(batch: int, world: World) -> int:
     """Responses that are generated, verified and kept together."""
     return 4 * batch * world.size
@@ -210,8 +204,6 @@ def evaluate(
 
 
 # -- command line --------------------------------------------------------------------------------------------
-
-
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = distributed.Parser(__doc__)
     count = number(int, 1)
@@ -253,10 +245,10 @@ def finished_records(args: argparse.Namespace, n_responses: int, folder: Path, w
 
 
 def run(args: argparse.Namespace, world: World) -> None:
-    sets = {
-        benchmark_name(b): load_problems(BENCHMARKS.get(b, b), args.n_problems, args.seed, "test", "--benchmarks")
-        for b in args.benchmarks
-    }
+    sets = {}
+    for b in args.benchmarks:
+        source = BENCHMARKS.get(b, b)
+        sets[benchmark_name(b)] = load_problems(source, args.n_problems, args.seed, "test", "--benchmarks")
     tokenizer = load_tokenizer(args.model, "--model")
     template = read_template(args.template, tokenizer, args.model)
     folder = open_folder(args, "eval", MAY_CHANGE, world)
@@ -275,11 +267,13 @@ def run(args: argparse.Namespace, world: World) -> None:
 
     with Verifier(args.extract) as verifier:
         for name, problems in sets.items() if world.is_main else ():
-            name_unparsable(name, problems, verifier)
+            for row in verifier.unparsable([p.answer for p in problems]):
+                print(f"{name}, row {row} ({problems[row].problem[:40]!r} …): the verifier cannot parse the gold "
+                      f"answer {problems[row].answer!r}; only the same text counts as right.", flush=True)
         began = time.time()
         records = evaluate(
-            actor, tokenizer, sets, template, sampling, args.extract, verifier.reward, args.k, args.seed, world,
-            done, keep,
+            actor, tokenizer, sets, template, sampling, args.extract, verifier.reward, args.k, args.seed,
+            world, done, keep,
         )
         seconds = time.time() - began
         failures = sum(gather_list([verifier.failures], world))
@@ -292,21 +286,9 @@ def run(args: argparse.Namespace, world: World) -> None:
         replace_rows(out / "responses.jsonl", records)
         n_tokens = sum(r["length"] for r in records) - sum(r["length"] for r in done)
         print(table(results))
-        print(
-            f"{len(records) - len(done)} responses, {n_tokens} tokens in {seconds:.0f} s: "
-            f"{n_tokens / seconds:.0f} tokens/s; {failures} answers that the verifier gave up on.\n"
-            f"Every response with its answer and verdict: {out}/responses.jsonl; the table: {out}/eval.json"
-        )
-
-
-def name_unparsable(name: str, problems: list[Problem], verifier: Verifier) -> None:
-    for row in verifier.unparsable([p.answer for p in problems]):
-        problem = problems[row]
-        print(
-            f"{name}, row {row} ({problem.problem[:40]!r} …): the verifier cannot parse the gold answer "
-            f"{problem.answer!r}; only the same text counts as right.",
-            flush=True,
-        )
+        print(f"{len(records) - len(done)} responses, {n_tokens} tokens in {seconds:.0f} s: "
+              f"{n_tokens / seconds:.0f} tokens/s; {failures} answers that the verifier gave up on.\n"
+              f"Every response with its answer and verdict: {out}/responses.jsonl; the table: {out}/eval.json")
 
 
 def main(argv: list[str] | None = None) -> int:

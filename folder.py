@@ -1,5 +1,4 @@
-"""The folder of a run or an evaluation: made once, found again with the same settings, and what is written
-into it.
+"""The folder of a run or an evaluation: made once, found again with the same settings, and what it holds.
 
 Every write leaves either the old or the new file whole, or adds lines whose last may be cut by a kill.
 """
@@ -216,8 +215,6 @@ def rollout_samples(rollout: Rollout, tokenizer, step: int, n: int = 4) -> list[
 
 
 # -- the clock -----------------------------------------------------------------------------------------------
-
-
 class Stopwatch:
     """Seconds and peak memory by phase, as time/<phase> and memory/<phase> (GiB; CPU: so far)."""
 
@@ -232,6 +229,8 @@ class Stopwatch:
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
         yield
+        if on_gpu:
+            torch.cuda.synchronize()  # what was launched belongs to this phase
         self.seconds[name] = self.seconds.get(name, 0.0) + time.time() - began
         kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         gib = torch.cuda.max_memory_allocated() / 2**30 if on_gpu else kib / 2**20

@@ -4,8 +4,7 @@
                 max_new_tokens=n, eos_token_id=stops)
 
 token for token where it is greedy, but `generate` is called again and again, each time from the KV cache that
-the last call left: without the responses that have ended, and with waiting ones in their places; equal
-prompts are prefilled once.
+the last call left: without ended responses, with waiting ones in their places; equal prompts prefilled once.
 
 Legend for shape suffixes: B responses under way.
 """
@@ -122,8 +121,7 @@ def stop_token_ids(actor: Actor, tokenizer, template: str | None) -> set[int]:
 
 
 class Stops(StoppingCriteria):
-    """Ends each response at a stop token or stop string, and remembers where: length_B is 0 while a response
-    goes on.
+    """Ends each response at a stop token or stop string, and remembers where: length_B is 0 while it goes on.
 
     That record, and neither width nor padding, says later which responses were truncated (AReaL#1637,
     TRL#5303). Once an eighth of the rows have ended it ends the call of `generate`, so that the next one goes
@@ -159,8 +157,7 @@ class Stops(StoppingCriteria):
 
 
 class RoomyLayer(DynamicLayer):
-    """A layer of the KV cache with room for ROOM more tokens; DynamicLayer itself copies everything at every
-    token.
+    """A layer of the KV cache with room for ROOM more tokens; DynamicLayer copies everything at every token.
 
     Sliding windows keep all columns, as `join` needs.
     """

@@ -43,8 +43,7 @@ def loss(
     hidden_NH: torch.Tensor, weight_VH: torch.Tensor, targets_N: torch.Tensor, temperature: float,
     token_loss: Callable, with_entropy: bool, weights_N: torch.Tensor, data: NamedTuple
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """-> Σ weight · loss over the tokens, differentiable in hidden_NH and weight_VH; the same sums of what is
-    logged.
+    """-> Σ weight · loss over the tokens, differentiable in hidden_NH and weight_VH; sums of what is logged.
 
     token_loss(logp_C, entropy_C, data of these tokens) -> their losses [C], and what to log of them, name ->
     [C]; entropy_C is NaN without with_entropy. data holds [N] arrays. With z = h Wᵀ / temperature and p =

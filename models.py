@@ -102,8 +102,6 @@ def response_states(backbone: nn.Module, inputs: Inputs) -> tuple[torch.Tensor, 
 
 
 # -- loading -------------------------------------------------------------------------------------------------
-
-
 def load_actor(
     name: str, world: World, dtype: torch.dtype, gradient_checkpointing=False, temperature: float = 1.0
 ) -> Actor:
@@ -136,13 +134,11 @@ def load_tokenizer(name: str, flag: str):
 
 
 def load_pretrained(auto_class, name: str, flag: str, world: World) -> nn.Module:
-    """A model in fp32 on rank 0's CPU, from safetensors only, never running the repository's code, with
-    dropout off.
+    """A model in fp32 on rank 0's CPU, from safetensors only, without the repository's code, dropout off.
 
     The other ranks get it with empty weights, which take no memory: `prepare` sends each its part, so that a
     host of eight holds a 14B model's 56 GB once. Dropout would be noise in the critics' disagreement and in
-    the actor's ratio (slime#1878). model.digest tells it from another one: a thousand entries of each tensor
-    are enough.
+    the actor's ratio (slime#1878). model.digest, of a thousand entries of each tensor, tells models apart.
     """
     config = load_config(name, flag)
     for key, value in config.to_dict().items():
@@ -193,20 +189,18 @@ def compute_dtype(name: str, world: World) -> torch.dtype:
 
 
 # -- FSDP2 ---------------------------------------------------------------------------------------------------
-
-
 def prepare(model, backbone: nn.Module, name: str, world: World, dtype: torch.dtype, gradient_checkpointing):
     """Actor or critic, ready to be trained: divided over all ranks by FSDP2, one unit a transformer block,
     one for the value head, which stays in fp32, one for the rest. All ranks get rank 0's weights; name is for
     complaints.
 
     The master weights and the gradients' reduction are fp32 (AdamW at 1e-6 rounds updates of bf16 weights
-    away, AReaL#1292); compute runs in dtype. One process that computes in fp32 has nothing to divide and
-    nothing to cast.
+    away, AReaL#1292); compute runs in dtype. One process in fp32 has nothing to divide or to cast.
     """
     blocks = getattr(backbone, "layers", None)
     refuse(not isinstance(blocks, nn.ModuleList),
-           f"{name}: a decoder with a list `layers` is needed to divide it (Qwen, Llama, Mistral, … have it).")
+           f"{name}: a decoder with a list `layers` is needed to divide it (Qwen, Llama, Mistral, … "
+           "have it).")
     if gradient_checkpointing:
         backbone.activation_checkpointing_enable({"use_reentrant": False})
     if world.size == 1 and dtype == torch.float32:
@@ -250,13 +244,11 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
 
 
 # -- saving --------------------------------------------------------------------------------------------------
-
-
 def save_actor(actor: Actor, tokenizer, folder: Path, world: World) -> None:
     """Hugging Face format; all ranks take part, rank 0 writes."""
     state = full_state(actor)
     if world.is_main:
-        actor.lm.save_pretrained(folder, state_dict=strip(state, "lm."))
+        actor.lm.save_pretrained(folder, state_dict=state["lm"])
         actor.saved_generation_config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
@@ -265,18 +257,18 @@ def save_critic(critic: MiniCritic, tokenizer, folder: Path, world: World) -> No
     """The backbone in Hugging Face format, the head beside it; all ranks take part, rank 0 writes."""
     state = full_state(critic)
     if world.is_main:
-        critic.backbone.save_pretrained(folder, state_dict=strip(state, "backbone."))
-        save_file(strip(state, "value_head."), folder / HEAD_FILE)
+        critic.backbone.save_pretrained(folder, state_dict=state["backbone"])
+        save_file(state["value_head"], folder / HEAD_FILE)
         tokenizer.save_pretrained(folder)
 
 
-def full_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The whole state dict on rank 0's CPU, tied weights once; the other ranks get {}."""
+def full_state(model: nn.Module) -> dict[str, dict[str, torch.Tensor]]:
+    """child -> its whole state dict on rank 0's CPU, tied weights once; the other ranks get {}."""
     whole = state_dict.StateDictOptions(full_state_dict=True, cpu_offload=True)
-    state = state_dict.get_model_state_dict(model, options=whole)
     names = {name for name, _ in [*model.named_parameters(), *model.named_buffers()]}
-    return {name: x for name, x in state.items() if name in names}
-
-
-def strip(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    children: dict = {}
+    for name, x in state_dict.get_model_state_dict(model, options=whole).items():
+        if name in names:
+            child, rest = name.split(".", 1)
+            children.setdefault(child, {})[rest] = x
+    return children

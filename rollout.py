@@ -21,8 +21,6 @@ INSTRUCTION = "\n\nPlease reason step by step, and put your final answer within 
 
 
 # -- problems ------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Problem:
     problem: str
@@ -117,13 +115,12 @@ def problems_of_step(problems: list[Problem], step: int, n: int, seed: int) -> l
 
 
 # -- prompts -------------------------------------------------------------------------------------------------
-
-
 def read_template(template: str | None, tokenizer, name: str) -> str | None:
     """--template as text with {problem} in it: given as such, or as a file. None: the chat template."""
     if template is None:
         refuse(not tokenizer.chat_template,
-               f"{name} has no chat template; give --template FILE or TEXT with {{problem}} where the problem goes.")
+               f"{name} has no chat template; give --template FILE or TEXT with {{problem}} where the "
+               "problem goes.")
     elif "{problem}" not in template:
         # a path longer than 255 characters is an error to the system
         refuse(len(template) > 255 or not Path(template).is_file(),
@@ -143,8 +140,6 @@ def prompt_tokens(problem: str, template: str | None, tokenizer) -> list[int]:
 
 
 # -- one step's batch ----------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Response:
     prompt: list[int]
@@ -199,11 +194,15 @@ def make_rollout(
     for b, r in enumerate(responses):
         tokens_BS[b, : len(r.prompt) + len(r.tokens)] = torch.tensor(r.prompt + r.tokens)
     return Rollout(
-        tokens_BS=tokens_BS, prompt_len_B=prompt_len_B, response_len_B=response_len_B,
+        tokens_BS=tokens_BS,
+        prompt_len_B=prompt_len_B,
+        response_len_B=response_len_B,
         truncated_B=torch.tensor([r.truncated for r in responses]),
-        group_B=torch.arange(len(responses)) // group_size, rewards_B=torch.tensor(rewards, dtype=torch.float32),
-        mask_BT=torch.arange(int(response_len_B.max())) < response_len_B[:, None], golds=golds,
-        answers=answers
+        group_B=torch.arange(len(responses)) // group_size,
+        rewards_B=torch.tensor(rewards, dtype=torch.float32),
+        mask_BT=torch.arange(int(response_len_B.max())) < response_len_B[:, None],
+        golds=golds,
+        answers=answers,
     )
 
 
@@ -212,8 +211,7 @@ def verify(
 ) -> tuple[list[str | None], list[float]]:
     """-> extracted answers and rewards of all responses; each rank verifies its part of them.
 
-    reward(texts, golds) -> rewards, 1.0 where a response is right and 0.0 where it is wrong; how: see
-    extract_answer.
+    reward(texts, golds) -> rewards, 1.0 right, 0.0 wrong, for each response; how: see extract_answer.
     """
     part = own_slice(len(responses), world)
     texts = [tokenizer.decode(r.tokens, skip_special_tokens=True) for r in responses[part]]

@@ -162,8 +162,6 @@ def batch_metrics(rollout: Rollout, raw_BT: torch.Tensor, data: asyppo.PolicyDat
 
 
 # -- the loop ------------------------------------------------------------------------------------------------
-
-
 def train(args: argparse.Namespace, world: World) -> int:
     """-> exit code: 0, 1 after too many bad steps, 128 + signal if stopped by one."""
     began = time.time()
@@ -223,8 +221,6 @@ def save_models(run: Run) -> None:
 
 
 # -- what a run needs ----------------------------------------------------------------------------------------
-
-
 @dataclass
 class Run:
     """What the steps of one run share."""
@@ -333,15 +329,13 @@ def critic_names(args: argparse.Namespace) -> list[str]:
 
 
 # -- settings and flags --------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Algorithm:
     """What --algo stands for. A flag given by the user wins over the defaults."""
 
     defaults: dict
     critic_like_actor: bool = False  # else mini-critics
-    advantages: Callable | None = None  # of whole responses, without critics: (rewards_B, group_B, args) -> [B]
+    advantages: Callable | None = None  # without critics: (rewards_B, group_B, args) -> [B]
 
 
 NO_MASKS = dict(shard_by="none", mask_by="none", filter_by="none")
@@ -350,9 +344,8 @@ ALGORITHMS = {
     "asyppo": Algorithm({}),
     "ppo": Algorithm(NO_MASKS | dict(n_critics=1), critic_like_actor=True),
     "grpo": Algorithm(
-        NO_CRITICS,
-        advantages=lambda rewards_B, group_B, args: asyppo.group_advantages(rewards_B, group_B, args.group_std),
-    ),
+        NO_CRITICS, advantages=lambda rewards_B, group_B, args: asyppo.group_advantages(
+            rewards_B, group_B, args.group_std)),
 }
 
 # without a --model: minutes on a CPU

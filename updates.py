@@ -4,8 +4,7 @@
 each; a minibatch is packed into micro-batches within a token budget, and these are dealt to the ranks. How
 responses are packed and dealt changes memory and time, never the update.
 
-Legend for shape suffixes: B responses, T response tokens, N response tokens of a micro-batch in row-major
-order.
+Legend for shape suffixes: B responses, T response tokens, N those of a micro-batch, row by row.
 """
 
 import math
@@ -28,12 +27,12 @@ def update_model(
 ) -> list[dict[str, float]]:
     """Minimise the weighted mean of a per-token loss over these responses. -> what to log of each update
 
-    loss(inputs, weights_N, data_N) -> the sum of a micro-batch's weighted losses, and sums to log (models.Loss):
-    Actor.loss or MiniCritic.loss with the token_loss that they are to sum. data holds [B, T] arrays, of which it
-    gets the micro-batch's entries. counts_BT: what each token counts before the mean is normalised, by default each
+    loss(inputs, weights_N, data_N) -> the sum of a micro-batch's weighted losses, and sums to log: Actor.loss
+    or MiniCritic.loss with the token_loss that it is to sum. data holds [B, T] arrays, of which loss gets the
+    micro-batch's entries. counts_BT: what each token counts before the mean is normalised, by default each
     response token 1. stream: name and counters of the random stream that divides each pass.
-    Logged are the loss, its sums, and the gradient's norm before clipping; where that is not finite, on whichever
-    rank, no rank applies the update.
+    Logged are the loss, its sums, and the gradient's norm before clipping; where that is not finite, on
+    whichever rank, no rank applies the update.
     """
     counts_BT = rollout.mask_BT if counts_BT is None else counts_BT
     logged: list[dict[str, float]] = []
@@ -89,12 +88,10 @@ def score_responses(model: nn.Module, rollout: Rollout, token_budget: int, world
 
 
 # -- the parts of a pass -------------------------------------------------------------------------------------
-
-
 def token_weights(counts_BT: torch.Tensor, loss_norm: str) -> torch.Tensor:
-    """What each token's term weighs in a mean such as (6)'s; the weights of given responses sum to 1. -> [B, T]
+    """What each token's term weighs in a mean such as (6)'s; those of all given responses sum to 1. -> [B, T]
 
-    sequence: E over responses of (1/|o|) Σ_t; token: every token of the batch alike. Masked tokens count in both.
+    sequence: E over responses of (1/|o|) Σ_t; token: every token alike. Masked tokens count in both.
     """
     if loss_norm == "sequence":
         return counts_BT / (counts_BT.sum(1, keepdim=True).clamp(min=1) * len(counts_BT))
@@ -122,8 +119,7 @@ def pack(rows: list[int], lengths: list[int], token_budget: int, world_size: int
 
     rows: indices of the responses; lengths: prompt + response tokens of every response of the rollout,
     indexed by row. A micro-batch holds neighbours in length, and count × longest never exceeds token_budget
-    (verl#7553). All ranks get the same number, as many as the budget makes necessary, and about the same
-    work. Nothing is dropped.
+    (verl#7553). All ranks get the same number, as many as the budget needs, and about the same work.
     """
     if not rows:
         raise ValueError("pack needs at least one response")
@@ -158,8 +154,6 @@ def pack(rows: list[int], lengths: list[int], token_budget: int, world_size: int
 
 
 # -- the optimizer -------------------------------------------------------------------------------------------
-
-
 def adamw(model: nn.Module, lr: float) -> torch.optim.AdamW:
     """AdamW without weight decay; fused, or its temporaries would be twice as large as the largest weight."""
     return torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.0, fused=True)

@@ -1,11 +1,11 @@
-"""Useful tokens a second: rollout.py's generation beside one padded `generate` call of plain transformers.
+"""Useful tokens a second: our generation.py beside one padded `generate` call of plain transformers.
 
-    python benchmarks/generation.py                                     # a random Qwen3-shaped model, CPU or GPU
+    python benchmarks/generation.py                              # a random Qwen3-shaped model, CPU or GPU
     python benchmarks/generation.py --model Qwen/Qwen3-4B-Base --responses 256 --group-size 32 --longest 2048
 
-Both decode greedily, so that they make the same tokens; response b ends after a length of its own, from longest / 4 to
-longest. The padded call goes on to the longest, and tokens after a response's end are of no use. Rounds alternate in
-one process; what counts is the ratio within each round.
+Both decode greedily, so that they make the same tokens; response b ends after a length of its own, from
+longest / 4 to longest. The padded call goes on to the longest, and tokens after a response's end are of no
+use. Rounds alternate in one process; what counts is the ratio within each round.
 """
 
 import argparse
@@ -18,13 +18,15 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
+# before this file's own folder, where other files have the names of our modules
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import rollout
-from actor import load_actor
+
+import generation
 from distributed import start, stop
+from models import compute_dtype, load_actor
 
 
-class ForcedStops(rollout.Stops):
+class ForcedStops(generation.Stops):
     """Ends responses after lengths of their own, and counts the bytes that decoding must read from memory."""
 
     going_B = waiting_B = torch.zeros(0, dtype=torch.long)
@@ -32,7 +34,7 @@ class ForcedStops(rollout.Stops):
 
     def __init__(self, sampling, tokenizer, start_B):
         super().__init__(sampling, tokenizer, start_B)
-        # rollout.py puts new responses after those that go on
+        # generate_responses puts new responses after those that go on
         n_new = len(start_B) - len(self.going_B)
         self.mine_B = torch.cat([self.going_B, self.waiting_B[:n_new]])
         ForcedStops.waiting_B = self.waiting_B[n_new:]
@@ -69,7 +71,9 @@ def timed(work, device: torch.device):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("--model", help="directory or hub id; default: random weights of the sizes below")
     add("--hidden", type=int, default=512)
@@ -77,26 +81,26 @@ def main() -> None:
     add("--vocabulary", type=int, default=8192)
     add("--responses", type=int, default=48)
     add("--group-size", type=int, default=8)
-    add("--batch", type=int, help="responses generated together by rollout.py; default all")
+    add("--batch", type=int, help="responses that we generate together; default all")
     add("--prompt", type=int, default=64, help="tokens of the longest prompt; the shortest has a quarter")
     add("--longest", type=int, default=192, help="tokens of the longest response; the shortest has a quarter")
     add("--rounds", type=int, default=5)
     add("--threads", type=int, default=1)
     add("--dtype", choices=("fp32", "bf16"), default="fp32")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    world, dtype = start("auto"), dict(fp32=torch.float32, bf16=torch.bfloat16)[args.dtype]
-    torch.set_num_threads(args.threads)
+    world = start("auto")
+    dtype = compute_dtype(args.dtype, world)
+    torch.set_num_threads(args.threads)  # start has set another number
 
     with tempfile.TemporaryDirectory() as folder:
         if args.model is None:
             args.model = folder
             config = Qwen3Config(
-                vocab_size=args.vocabulary, hidden_size=args.hidden, intermediate_size=3 * args.hidden,
-                num_hidden_layers=args.layers, num_attention_heads=args.hidden // 64, num_key_value_heads=args.hidden // 128,
-                head_dim=64, tie_word_embeddings=True, eos_token_id=None, bos_token_id=None,
-            )  # fmt: skip
+                vocab_size=args.vocabulary, tie_word_embeddings=True, eos_token_id=None, bos_token_id=None,
+                hidden_size=args.hidden, intermediate_size=3 * args.hidden, num_hidden_layers=args.layers,
+                num_attention_heads=args.hidden // 64, num_key_value_heads=args.hidden // 128, head_dim=64
+            )
             Qwen3ForCausalLM(config).save_pretrained(folder)
         plain = AutoModelForCausalLM.from_pretrained(args.model, dtype=dtype).to(world.device).eval()
         plain.generation_config = GenerationConfig()
@@ -107,10 +111,11 @@ def main() -> None:
     if not config.tie_word_embeddings:  # the input embedding is looked up, not read
         ForcedStops.weight_bytes -= plain.get_input_embeddings().weight.nbytes
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    ForcedStops.token_bytes = 2 * config.num_hidden_layers * config.num_key_value_heads * head_dim * dtype.itemsize
-    rollout.Stops = ForcedStops
+    n_values = config.num_hidden_layers * config.num_key_value_heads * head_dim
+    ForcedStops.token_bytes = 2 * n_values * dtype.itemsize
+    generation.Stops = ForcedStops
 
-    # prompts longest first: rollout.py then keeps their order
+    # prompts longest first: generate_responses then keeps their order
     n_groups = args.responses // args.group_size
     widths = sorted(torch.randint(args.prompt // 4, args.prompt + 1, (n_groups,)).tolist(), reverse=True)
     groups = [torch.randint(3, config.vocab_size, (width,)).tolist() for width in widths]
@@ -118,10 +123,11 @@ def main() -> None:
     # logarithms evenly spread: half of the padded batch is of use
     share_B = torch.linspace(0, 1, len(prompts))[torch.randperm(len(prompts))]
     lengths_B = (args.longest / 4 * 4**share_B).round().long()
-    ids_BS = torch.tensor([[0] * (widths[0] - len(p)) + p for p in prompts], device=world.device)
-    mask_BS = torch.tensor([[0] * (widths[0] - len(p)) + [1] * len(p) for p in prompts], device=world.device)
+    missing_B = [widths[0] - len(prompt) for prompt in prompts]
+    ids_BS = torch.tensor([[0] * n + prompt for n, prompt in zip(missing_B, prompts)], device=world.device)
+    mask_BS = torch.tensor([[0] * n + [1] * (widths[0] - n) for n in missing_B], device=world.device)
     greedy = GenerationConfig(do_sample=False, max_new_tokens=args.longest)
-    sampling = rollout.Sampling(args.longest, 0, frozenset(), (), args.batch or len(prompts))
+    sampling = generation.Sampling(args.longest, 0, frozenset(), (), args.batch or len(prompts))
 
     def padded():
         out = plain.generate(inputs=ids_BS, attention_mask=mask_BS, generation_config=greedy)
@@ -129,14 +135,16 @@ def main() -> None:
 
     def ours():
         ForcedStops.waiting_B = lengths_B
-        return [r.tokens for r in rollout.generate_responses(actor, None, prompts, sampling, world, 0, "")]
+        responses = generation.generate_responses(actor, None, prompts, sampling, world, 0, "")
+        return [r.tokens for r in responses]
 
     useful = int(lengths_B.sum())
+    n_params = sum(p.numel() for p in plain.parameters())
     print(
-        f"{sum(p.numel() for p in plain.parameters()) / 1e6:.0f} M parameters, {args.dtype}, {world.device.type}; "
-        f"{len(prompts)} responses in groups of {args.group_size}, lengths {lengths_B.min()} to {lengths_B.max()}, "
-        f"fill {useful / len(prompts) / args.longest:.2f}",
-        flush=True,
+        f"{n_params / 1e6:.0f} M parameters, {args.dtype}, {world.device.type}; "
+        f"{len(prompts)} responses in groups of {args.group_size}, "
+        f"lengths {lengths_B.min()} to {lengths_B.max()}, fill {useful / len(prompts) / args.longest:.2f}",
+        flush=True
     )
     bandwidth, ratios, processor_ratios = copy_bandwidth(world.device), [], []
     padded(), ours()
@@ -147,13 +155,16 @@ def main() -> None:
         ratios.append(padded_s / ours_s)
         processor_ratios.append(padded_processor_s / ours_processor_s)
         same = sum(a == b for a, b in zip(tokens, expected))
+        reads = ForcedStops.bytes_read / ours_s
         print(
-            f"padded {useful / padded_s:.0f} tokens/s, ours {useful / ours_s:.0f} tokens/s, ratio {ratios[-1]:.2f} (processor "
-            f"time {processor_ratios[-1]:.2f}); {same} of {len(prompts)} responses the same; ours reads "
-            f"{ForcedStops.bytes_read / ours_s / 1e9:.1f} GB/s, {ForcedStops.bytes_read / ours_s / bandwidth:.0%} of a copy's",
-            flush=True,
+            f"padded {useful / padded_s:.0f} tokens/s, ours {useful / ours_s:.0f} tokens/s, "
+            f"ratio {ratios[-1]:.2f} (processor time {processor_ratios[-1]:.2f}); "
+            f"{same} of {len(prompts)} responses the same; "
+            f"ours reads {reads / 1e9:.1f} GB/s, {reads / bandwidth:.0%} of a copy's",
+            flush=True
         )
-    print(f"median ratio {statistics.median(ratios):.2f} (processor time {statistics.median(processor_ratios):.2f})")
+    medians = [statistics.median(x) for x in (ratios, processor_ratios)]
+    print(f"median ratio {medians[0]:.2f} (processor time {medians[1]:.2f})")
     stop()
 
 

@@ -1,13 +1,13 @@
 """A step at the paper's sizes on one GPU: time and peak memory by phase, how near the machine's own ceilings.
 
-    python benchmarks/gpu.py                                      # Qwen3-4B, two 0.6B critics; 2k and 8k; three algorithms
-    python benchmarks/gpu.py --rows asyppo:2048 --flags --offload # one row, with flags of train.py
-    python benchmarks/gpu.py --device cpu --actor tiny --critic tiny --rows asyppo:64 grpo:64   # does it run at all?
+    python benchmarks/gpu.py                    # Qwen3-4B, two 0.6B critics; 2k and 8k; three algorithms
+    python benchmarks/gpu.py --rows asyppo:2048 --flags --offload        # one row, with flags of train.py
+    python benchmarks/gpu.py --device cpu --actor tiny --critic tiny --rows asyppo:64 grpo:64   # does it run?
 
-Random weights of Qwen3's published sizes, nothing is downloaded. A row is a process of its own: one step to warm up, one
-that is timed, through train.train_step, with one pass over 8 prompts × 32 responses (256 random tokens of prompt, responses
-of a quarter to all of the given length). Only generation is cut short: --decode tokens from contexts of half the length.
-Ceilings are measured first: a bf16 matrix product, and a copy.
+Random weights of Qwen3's published sizes, nothing is downloaded. A row is a process of its own: one step to
+warm up, one that is timed, through train.train_step, with one pass over 8 prompts × 32 responses (256 random
+tokens of prompt, responses of a quarter to all of the given length). Only generation is cut short: --decode
+tokens from contexts of half the length. Ceilings are measured first: a bf16 matrix product, and a copy.
 """
 
 import argparse
@@ -18,17 +18,18 @@ import time
 from pathlib import Path
 
 import torch
+from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3Model
 
+# before this file's own folder, where other files have the names of our modules
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3Model  # noqa: E402
-
-import train  # noqa: E402
-from actor import shard_actor  # noqa: E402
-from critics import MiniCritic, shard_critic  # noqa: E402
-from distributed import World, adamw, start, stop  # noqa: E402
-from rollout import Response, Sampling, generate_responses, make_rollout, score_responses  # noqa: E402
-from verifier import Verifier  # noqa: E402
+import train
+from distributed import World, start, stop
+from folder import Stopwatch
+from generation import Sampling, generate_responses
+from models import Actor, MiniCritic, compute_dtype, prepare
+from rollout import Response, Rollout, make_rollout
+from updates import adamw, offloaded, score_responses
 
 # hidden size, layers, intermediate size, heads, key-value heads, tied embeddings; heads of 128 (tiny: 16)
 SIZES = {
@@ -44,10 +45,10 @@ PROMPT = 256
 def config(size: str) -> Qwen3Config:
     hidden, layers, intermediate, heads, kv_heads, tied = SIZES[size]
     return Qwen3Config(
-        vocab_size=151_936, hidden_size=hidden, num_hidden_layers=layers, intermediate_size=intermediate,
-        num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=16 if size == "tiny" else 128,
-        tie_word_embeddings=tied, max_position_embeddings=32_768,
-    )  # fmt: skip
+        vocab_size=151_936, tie_word_embeddings=tied, max_position_embeddings=32_768,
+        hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=16 if size == "tiny" else 128
+    )
 
 
 def random_model(model_class, size: str, world: World):
@@ -82,73 +83,85 @@ def ceilings(device: torch.device) -> dict[str, float]:
     }
 
 
+def random_run(algo: str, length: int, args: argparse.Namespace) -> train.Run:
+    """What train.train_step needs of a run; no tokenizer, problems, verifier or folder."""
+    world = start(args.device)
+    flags = ["--model", "random", "--algo", algo, "--prompts-per-step", "8", "--group-size", "32"]
+    flags += ["--epochs", "1", "--critic-epochs", "1", "--max-new-tokens", str(length)]
+    flags += ["--token-budget", str(args.token_budget), "--generate-batch", str(args.generate_batch)]
+    settings = train.parse_args([*flags, *args.flags])
+    how = ("random", world, compute_dtype(settings.dtype, world), settings.gradient_checkpointing)
+    lm = random_model(Qwen3ForCausalLM, args.actor, world)
+    actor = prepare(Actor(lm, settings.temperature), lm.base_model, *how)
+    critics = []
+    for _ in range(settings.n_critics):
+        backbone = random_model(Qwen3Model, args.actor if algo == "ppo" else args.critic, world)
+        critics.append(prepare(MiniCritic(backbone), backbone, *how))
+    return train.Run(
+        args=settings, world=world, folder=None, tokenizer=None, template=None, problems=[], held_out=[],
+        sampling=Sampling(args.decode, settings.temperature, frozenset(), (), settings.generate_batch),
+        verifier=None, reward=None, actor=actor, actor_optimizer=adamw(actor, settings.lr),
+        critics=critics, critic_optimizers=[adamw(critic, settings.critic_lr) for critic in critics]
+    )
+
+
 def row(algo: str, length: int, args: argparse.Namespace) -> dict:
     """-> time/… and memory/… of a step, and what the ceilings are compared with."""
-    world = start(args.device)
-    flags = ["--model", "random", "--algo", algo, "--prompts-per-step", "8", "--group-size", "32", "--epochs", "1"]
-    flags += [
-        "--critic-epochs",
-        "1",
-        "--max-new-tokens",
-        str(length),
-        "--token-budget",
-        str(args.token_budget),
-        "--out",
-        "none",
-    ]
-    settings = train.parse_args([*flags, *args.flags])
-    dtype = train.compute_dtype(settings.dtype, world)
-    actor = shard_actor(random_model(Qwen3ForCausalLM, args.actor, world), "random", world, dtype, True)
-    size = args.actor if algo == "ppo" else args.critic
-    critics = [MiniCritic(random_model(Qwen3Model, size, world)) for _ in range(settings.n_critics)]
-    critics = [shard_critic(critic, "random", world, dtype, True) for critic in critics]
+    run = random_run(algo, length, args)
     order = torch.Generator().manual_seed(0)
 
     def tokens(n: int) -> list[int]:
         return torch.randint(1000, 150_000, (n,), generator=order).tolist()
 
-    lengths = [length // 4 + i * (length - length // 4) // 255 for i in torch.randperm(256, generator=order).tolist()]
+    shuffled = torch.randperm(256, generator=order).tolist()
+    lengths = [length // 4 + i * (length - length // 4) // 255 for i in shuffled]
     prompts = [tokens(PROMPT) for _ in range(8)]
-    contexts = [context for context in (tokens(PROMPT + length // 2) for _ in range(8)) for _ in range(32)]
-    sampling = Sampling(args.decode, 1.0, frozenset(), (), args.generate_batch)
+    contexts = [tokens(PROMPT + length // 2) for _ in range(8)]
+    rewards = [float(b % 3 == 0) for b in range(256)]
 
-    def sample_rollout(run: train.Run, step: int, watch: train.Stopwatch):
-        with watch.phase("generate"), train.offloaded([run.actor_optimizer, *run.critic_optimizers], settings.offload):
-            generate_responses(actor, None, contexts, sampling, world, step, "generate")
+    def sample_rollout(run: train.Run, step: int, watch: Stopwatch) -> Rollout:
+        """Like train's, but with random responses of the wanted lengths, not the few generated tokens."""
+        optimizers = [run.actor_optimizer, *run.critic_optimizers]
+        with watch.phase("generate"), offloaded(optimizers, run.args.offload):
+            decoded = [context for context in contexts for _ in range(32)]
+            generate_responses(run.actor, None, decoded, run.sampling, run.world, step, "generate")
         responses = [Response(prompts[b // 32], tokens(n), False) for b, n in enumerate(lengths)]
-        rollout = make_rollout(responses, [""] * 256, [""] * 256, [float(b % 3 == 0) for b in range(256)], 32)
+        rollout = make_rollout(responses, [""] * 256, [""] * 256, rewards, 32)
         with watch.phase("score"):
-            rollout.old_logp_BT, rollout.old_entropy_BT = score_responses(actor, rollout, args.token_budget, world, 1.0)
-        return rollout, [None] * 256
+            scores = score_responses(run.actor, rollout, run.args.token_budget, run.world)
+        rollout.old_logp_BT, rollout.old_entropy_BT = scores
+        return rollout
 
-    train.sample_rollout, train.rollout_samples = sample_rollout, lambda *ignored: []
-    optimizers = [adamw(model, 1e-6) for model in (actor, *critics)]
-    with Verifier() as verifier:
-        run = train.Run(settings, world, None, None, [], [], sampling, verifier, actor, optimizers[0], critics, optimizers[1:])
-        for step in (1, 2):
-            metrics, _ = train.train_step(run, step)
+    train.sample_rollout = sample_rollout
+    for step in (1, 2):
+        metrics, _, _ = train.train_step(run, step)
+
     _, layers, _, heads, kv_heads, _ = SIZES[args.actor]
-    head_dim = actor.lm.config.head_dim
-    n_params = sum(p.numel() for p in actor.parameters())
+    head_dim = run.actor.lm.config.head_dim
+    n_params = sum(p.numel() for p in run.actor.parameters())
     rows = [PROMPT + n for n in lengths]
-    # forward and backward: 6 a weight and token, and of causal attention half of 12 · layers · width · length²
+    # forward and backward: 6 a weight and token; of causal attention half of 12 · layers · width · length²
     flops = 6 * n_params * sum(rows) + 6 * layers * heads * head_dim * sum(n**2 for n in rows)
     # a step of decoding reads all weights, and keys and values of every response
-    context = PROMPT + length // 2 + args.decode / 2
-    n_bytes = dtype.itemsize * (n_params + args.generate_batch * context * layers * 2 * kv_heads * head_dim)
-    decoding_steps = args.decode * -(-256 // args.generate_batch)
+    context, batch = PROMPT + length // 2 + args.decode / 2, run.sampling.batch
+    itemsize = compute_dtype(run.args.dtype, run.world).itemsize
+    n_bytes = itemsize * (n_params + batch * context * layers * 2 * kv_heads * head_dim)
+    decoding_steps = args.decode * -(-256 // batch)
     return metrics | {
         "update_tflops": flops / metrics["time/policy"] / 1e12,
         "decode_gbps": n_bytes * decoding_steps / metrics["time/generate"] / 1e9,
         "decode_tokens_per_s": 256 * args.decode / metrics["time/generate"],
-        "tokens": sum(lengths),
+        "tokens": sum(lengths)
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
-    add("--rows", nargs="+", default=[f"{algo}:{n}" for n in (2048, 8192) for algo in ("asyppo", "ppo", "grpo")])
+    default = [f"{algo}:{n}" for n in (2048, 8192) for algo in ("asyppo", "ppo", "grpo")]
+    add("--rows", nargs="+", default=default, help="algorithm:length of the longest response")
     add("--actor", choices=SIZES, default="4B")
     add("--critic", choices=SIZES, default="0.6B")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -166,35 +179,32 @@ def main() -> None:
     device = torch.device("cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu")
     peak = ceilings(device)
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
-    print(f"{name}, torch {torch.__version__}: {peak['tflops']:.1f} TFLOP/s bf16, {peak['gbps']:.0f} GB/s copy", flush=True)
-    phases = ("generate", "score", "values", "fit_critics", "policy")
     print(
-        f"{'row':<14}"
-        + "".join(f"{p + ' s/GiB':>20}" for p in phases)
-        + f"{'update MFU':>12}{'decode of copy':>16}{'tok/s':>8}"
+        f"{name}, torch {torch.__version__}: {peak['tflops']:.1f} TFLOP/s bf16, {peak['gbps']:.0f} GB/s copy",
+        flush=True
     )
-    base = [sys.executable, __file__, "--child", "--actor", args.actor, "--critic", args.critic, "--device", args.device]
-    base += [
-        "--token-budget",
-        str(args.token_budget),
-        "--generate-batch",
-        str(args.generate_batch),
-        "--decode",
-        str(args.decode),
-    ]
+    phases = ("generate", "score", "values", "fit_critics", "policy")
+    columns = "".join(f"{phase + ' s/GiB':>20}" for phase in phases)
+    print(f"{'row':<14}{columns}{'update MFU':>12}{'decode of copy':>16}{'tok/s':>8}", flush=True)
+    base = [sys.executable, __file__, "--child", "--device", args.device]
+    for flag in ("actor", "critic", "token_budget", "generate_batch", "decode"):
+        base += [f"--{flag.replace('_', '-')}", str(getattr(args, flag))]
     for each in args.rows:
-        done = subprocess.run([*base, "--rows", each, "--flags", *args.flags], capture_output=True, text=True)
+        command = [*base, "--rows", each, "--flags", *args.flags]
+        done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["no word"])[-1]
             print(f"{each:<14} failed: {reason[:150]}", flush=True)
             continue
         m = json.loads(done.stdout.splitlines()[-1])
-        cells = [f"{m[f'time/{p}']:.2f} / {m[f'memory/{p}']:.1f}" if f"time/{p}" in m else "–" for p in phases]
+        cells = [
+            f"{m[f'time/{p}']:.2f} / {m[f'memory/{p}']:.1f}" if f"time/{p}" in m else "–" for p in phases
+        ]
+        columns = "".join(f"{cell:>20}" for cell in cells)
+        mfu, of_copy = m["update_tflops"] / peak["tflops"], m["decode_gbps"] / peak["gbps"]
         print(
-            f"{each:<14}" + "".join(f"{cell:>20}" for cell in cells)
-            + f"{m['update_tflops'] / peak['tflops']:>12.1%}{m['decode_gbps'] / peak['gbps']:>16.1%}"
-            + f"{m['decode_tokens_per_s']:>8.0f}", flush=True,
-        )  # fmt: skip
+            f"{each:<14}{columns}{mfu:>12.1%}{of_copy:>16.1%}{m['decode_tokens_per_s']:>8.0f}", flush=True
+        )
 
 
 if __name__ == "__main__":

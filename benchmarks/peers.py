@@ -1,13 +1,13 @@
-"""One whole training step (generate, score, fit critics, update), ours beside TRL's: time by phase and peak memory.
+"""A whole training step (generate, score, fit critics, update), ours beside TRL's: seconds by phase, memory.
 
-    python benchmarks/peers.py                                               # ours only: grpo, asyppo, ppo
+    python benchmarks/peers.py                                                 # ours only: grpo, asyppo, ppo
     python benchmarks/peers.py --trl-python DIR/bin/python --trl-ppo-python DIR2/bin/python
-    python benchmarks/peers.py --workloads proportions --clock cpu --threads 1     # on a machine that others use as well
+    python benchmarks/peers.py --workloads proportions --clock cpu --threads 1   # where others work as well
 
-Every contender is a process of its own with the same models, problems, group size, precision (fp32), threads, gradient
-checkpointing, micro-batches, and number of passes (one optimizer step a pass); all run in turn, --rounds times. Ratios
-are taken within a round, of its median steps, and their median over the rounds is shown with the extremes. The first step
-of a process is a warm-up.
+Every contender is a process of its own with the same models, problems, group size, precision (fp32), threads,
+gradient checkpointing, micro-batches, and number of passes (one optimizer step a pass); all run in turn,
+--rounds times. Ratios are taken within a round, of its median steps, and their median over the rounds is
+shown with the extremes. The first step of a process is a warm-up.
 """
 
 import argparse
@@ -36,11 +36,14 @@ GOALS = (
     ("proportions", "asyppo", "ppo", "step", 1.0),
     ("proportions", "asyppo", "grpo", "step", 1.2),
 )
+# folder.py has the clock of the phases
 CPU_CLOCK = """
-import sys, time, types, train
-train.time = types.SimpleNamespace(time=time.process_time, monotonic=time.monotonic)
+import sys, time, types, folder, train
+folder.time = types.SimpleNamespace(time=time.process_time)
 sys.exit(train.main(sys.argv[1:]))"""
-IMPORTED = "import resource, torch, transformers; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)"
+IMPORTED = """
+import resource, torch, transformers
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)"""
 
 
 def run_process(command: list[str], environment: dict[str, str], log: Path) -> None:
@@ -50,43 +53,51 @@ def run_process(command: list[str], environment: dict[str, str], log: Path) -> N
         sys.exit(f"{' '.join(command[:4])} … failed with exit code {code}:\n{log.read_text()[-3000:]}")
 
 
-def steps_of_ours(algo: str, folder: Path, args: argparse.Namespace, environment: dict, seed: int) -> list[dict]:
+def steps_of_ours(
+    algo: str, folder: Path, args: argparse.Namespace, environment: dict, seed: int
+) -> list[dict]:
     work, out = WORKLOADS[folder.name], folder / "run"
     shutil.rmtree(out, ignore_errors=True)
     program = [str(ROOT / "train.py")] if args.clock == "wall" else ["-c", CPU_CLOCK]
     flags = {
-        "algo": algo, "model": folder / "actor", "data": folder / "problems.jsonl", "n-problems": 0, "template": "{problem}",
-        "extract": "last_number", "prompts-per-step": work.prompts, "group-size": work.group, "max-new-tokens": work.max_new,
-        "generate-batch": work.responses, "token-budget": work.micro_batch * (work.prompt_len[1] + work.max_new),
-        "epochs": args.epochs, "critic-epochs": args.epochs, "lr": LEARNING_RATE, "critic-lr": LEARNING_RATE,
-        "steps": args.steps + 1, "save-every": 0, "seed": seed, "dtype": "fp32", "device": "cpu", "out": out,
-    }  # fmt: skip
+        "algo": algo, "model": folder / "actor", "seed": seed, "dtype": "fp32", "device": "cpu", "out": out,
+        "data": folder / "problems.jsonl", "n-problems": 0, "template": "{problem}", "extract": "last_number",
+        "prompts-per-step": work.prompts, "group-size": work.group, "generate-batch": work.responses,
+        "max-new-tokens": work.max_new,
+        "token-budget": work.micro_batch * (work.prompt_len[1] + work.max_new),
+        "epochs": args.epochs, "lr": LEARNING_RATE, "steps": args.steps + 1, "save-every": 0,
+        "critic-epochs": args.epochs, "critic-lr": LEARNING_RATE
+    }
     if algo == "asyppo":
         flags["critics"] = folder / "critic"
-    command = [sys.executable, *program, *(str(x) for flag, value in flags.items() for x in (f"--{flag}", value))]
-    command.append("--gradient-checkpointing" if args.gradient_checkpointing else "--no-gradient-checkpointing")
+    command = [sys.executable, *program]
+    command += [str(x) for flag, value in flags.items() for x in (f"--{flag}", value)]
+    command.append(f"--{'' if args.gradient_checkpointing else 'no-'}gradient-checkpointing")
     run_process(command, environment | {"PYTHONPATH": str(ROOT)}, folder / "ours.log")
     rows = []
     for line in (out / "metrics.jsonl").read_text().splitlines():
         metrics = json.loads(line)
-        seconds = {phase: metrics.get(f"time/{phase}", 0.0) for phase in ("generate", "score", "policy", "step")}
         rows.append(
             {
-                "generate": seconds["generate"], "score": seconds["score"], "update": seconds["policy"],
-                "critics": metrics.get("time/fit_critics", 0.0) + metrics.get("time/values", 0.0), "step": seconds["step"],
-                "tokens": metrics["response_len_mean"] * work.responses, "peak": metrics["peak_memory_gb"],
+                "generate": metrics["time/generate"], "score": metrics["time/score"],
+                "critics": metrics.get("time/fit_critics", 0.0) + metrics.get("time/values", 0.0),
+                "update": metrics["time/policy"], "step": metrics["time/step"],
+                "tokens": metrics["response_len_mean"] * work.responses, "peak": metrics["peak_memory_gb"]
             }
-        )  # fmt: skip
+        )
     return rows
 
 
-def steps_of_trl(name: str, python: str, folder: Path, args: argparse.Namespace, environment: dict, seed: int) -> list[dict]:
+def steps_of_trl(
+    name: str, python: str, folder: Path, args: argparse.Namespace, environment: dict, seed: int
+) -> list[dict]:
     settings = dict(
-        steps=args.steps + 1, epochs=args.epochs, seed=seed, clock=args.clock, learning_rate=LEARNING_RATE,
-        gradient_checkpointing=args.gradient_checkpointing,
-    )  # fmt: skip
+        steps=args.steps + 1, epochs=args.epochs, learning_rate=LEARNING_RATE, seed=seed, clock=args.clock,
+        gradient_checkpointing=args.gradient_checkpointing
+    )
     (folder / "trl.jsonl").unlink(missing_ok=True)
-    command = [python, str(ROOT / "benchmarks/trl_step.py"), name.split()[1].lower(), str(folder), json.dumps(settings)]
+    program = [python, str(ROOT / "benchmarks/trl_step.py")]
+    command = [*program, name.split()[1].lower(), str(folder), json.dumps(settings)]
     run_process(command, environment, folder / "trl.log")
     rows = [json.loads(line) for line in (folder / "trl.jsonl").read_text().splitlines()]
     return [row | {"critics": 0.0, "tokens": sum(row["lengths"])} for row in rows]
@@ -96,8 +107,10 @@ def round_of(steps: list[dict]) -> dict[str, float]:
     """Medians of one process's steps after the first; its peak memory in GiB, that of the whole process."""
     timed = steps[1:]
     row = {phase: statistics.median(step[phase] for step in timed) for phase in PHASES}
-    rate = statistics.median(step["tokens"] / step["step"] for step in timed)
-    return row | {"rate": rate, "tokens": statistics.fmean(step["tokens"] for step in timed), "peak": steps[-1]["peak"]}
+    return row | {
+        "rate": statistics.median(step["tokens"] / step["step"] for step in timed),
+        "tokens": statistics.fmean(step["tokens"] for step in timed), "peak": steps[-1]["peak"]
+    }
 
 
 def ratios(rounds: dict[str, list[dict]], name: str, other: str, quantity: str) -> list[float]:
@@ -107,12 +120,13 @@ def ratios(rounds: dict[str, list[dict]], name: str, other: str, quantity: str) 
 def print_table(workload: str, rounds: dict[str, list[dict]], imported: dict[str, float]) -> None:
     others = [name for name in ("grpo", "ppo", "TRL GRPO") if name in rounds]
     print(f"\n### {workload}\n")
-    header = ["", *(f"{phase} s" for phase in PHASES), "tokens a step", "tokens/s", "peak GiB", "beyond imports"]
-    header += [f"step ÷ {other}" for other in others]
+    header = ["", *(f"{phase} s" for phase in PHASES), "tokens a step", "tokens/s"]
+    header += ["peak GiB", "beyond imports", *(f"step ÷ {other}" for other in others)]
     print(f"| {' | '.join(header)} |\n|{' --- |' * len(header)}")
     for name, of_rounds in rounds.items():
         median = {key: statistics.median(row[key] for row in of_rounds) for key in of_rounds[0]}
-        cells = [name, *(f"{median[phase]:.2f}" for phase in PHASES), f"{median['tokens']:.0f}", f"{median['rate']:.0f}"]
+        cells = [name, *(f"{median[phase]:.2f}" for phase in PHASES)]
+        cells += [f"{median['tokens']:.0f}", f"{median['rate']:.0f}"]
         cells += [f"{median['peak']:.2f}", f"{median['peak'] - imported[name]:.2f}"]
         cells += [f"{statistics.median(ratios(rounds, name, other, 'step')):.2f}" for other in others]
         print(f"| {' | '.join(cells)} |")
@@ -126,59 +140,71 @@ def print_table(workload: str, rounds: dict[str, list[dict]], imported: dict[str
                 detail = f"beyond imports {pair[0] / pair[1]:.2f}"
             else:  # sampled responses differ in length
                 detail = f"time per token {statistics.median(ratios(rounds, other, name, 'rate')):.2f}"
+            spread = f"rounds {min(each):.2f}–{max(each):.2f}"
             print(
-                f"{quantity} of {name} ÷ {other}: {median:.2f} (rounds {min(each):.2f}–{max(each):.2f}; {detail}), "
+                f"{quantity} of {name} ÷ {other}: {median:.2f} ({spread}; {detail}), "
                 f"goal at most {limit}: {'reached' if median <= limit else 'missed'}"
             )
     sys.stdout.flush()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workloads", nargs="+", choices=tuple(WORKLOADS), default=list(WORKLOADS), help="default: all")
-    parser.add_argument("--rows", nargs="+", choices=OURS + TRL, default=list(OURS + TRL), help="contenders; default: all")
-    parser.add_argument("--trl-python", help="python of an environment with benchmarks/requirements.txt; else no TRL GRPO")
-    parser.add_argument("--trl-ppo-python", help="python of an environment with trl 1.12.0; else no TRL PPO")
-    parser.add_argument("--rounds", type=int, default=3, help="processes of each contender")
-    parser.add_argument("--steps", type=int, default=3, help="timed steps of a process, after one warm-up")
-    parser.add_argument("--epochs", type=int, default=1, help="passes over a rollout, one optimizer step each")
-    parser.add_argument("--threads", type=int, default=2, help="threads of each process")
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: the process's own seconds of CPU")
-    parser.add_argument("--gradient-checkpointing", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--json", type=Path, help="write all rounds to this file")
-    args = parser.parse_args()
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--workloads", nargs="+", choices=tuple(WORKLOADS), default=list(WORKLOADS), help="default: all")
+    add("--rows", nargs="+", choices=OURS + TRL, default=list(OURS + TRL), help="contenders; default: all")
+    add("--trl-python", help="python of an environment with benchmarks/requirements.txt; else no TRL GRPO")
+    add("--trl-ppo-python", help="python of an environment with trl 1.12.0; else no TRL PPO")
+    add("--rounds", type=int, default=3, help="processes of each contender")
+    add("--steps", type=int, default=3, help="timed steps of a process, after one warm-up")
+    add("--epochs", type=int, default=1, help="passes over a rollout, one optimizer step each")
+    add("--threads", type=int, default=2, help="threads of each process")
+    add(
+        "--clock", choices=("wall", "cpu"), default="wall",
+        help="cpu: the process's own seconds of CPU"
+    )
+    add("--gradient-checkpointing", action=argparse.BooleanOptionalAction, default=True)
+    add("--json", type=Path, help="write all rounds to this file")
+    return parser.parse_args()
 
-    pythons = {**dict.fromkeys(OURS, sys.executable), "TRL GRPO": args.trl_python, "TRL PPO": args.trl_ppo_python}
+
+def memory_of_imports(python: str, environment: dict[str, str]) -> float:
+    command = [python, "-c", IMPORTED]
+    return float(subprocess.run(command, env=environment, capture_output=True, text=True).stdout)
+
+
+def main() -> None:
+    args = parse_args()
+    pythons = {
+        **dict.fromkeys(OURS, sys.executable), "TRL GRPO": args.trl_python, "TRL PPO": args.trl_ppo_python
+    }
     names = [name for name in OURS + TRL if name in args.rows and pythons[name]]
     environment = os.environ | {
-        "OMP_NUM_THREADS": str(args.threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false",
-    }  # fmt: skip
-    imported = {
-        name: float(subprocess.run([pythons[name], "-c", IMPORTED], env=environment, capture_output=True, text=True).stdout)
-        for name in names
+        "OMP_NUM_THREADS": str(args.threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"
     }
+    imported = {name: memory_of_imports(pythons[name], environment) for name in names}
     results = {}
     with tempfile.TemporaryDirectory() as temporary:
         for workload in args.workloads:
             folder = Path(temporary) / workload
             folder.mkdir()
-            run_process(
-                [sys.executable, str(ROOT / "benchmarks/workloads.py"), workload, str(folder)], environment, folder / "log"
-            )
+            command = [sys.executable, str(ROOT / "benchmarks/workloads.py"), workload, str(folder)]
+            run_process(command, environment, folder / "log")
             print((folder / "log").read_text().split("Writing")[0], end="")
             rounds: dict[str, list[dict]] = {name: [] for name in names}
             for seed in range(args.rounds):
                 for name in names:
+                    rest = (folder, args, environment, seed)
                     if name in OURS:
-                        steps = steps_of_ours(name, folder, args, environment, seed)
+                        steps = steps_of_ours(name, *rest)
                     else:
-                        steps = steps_of_trl(name, pythons[name], folder, args, environment, seed)
-                    rounds[name].append(round_of(steps))
-                    last = rounds[name][-1]
-                    print(
-                        f"{workload}, round {seed}, {name}: {last['step']:.2f} s, {last['peak']:.2f} GiB",
-                        file=sys.stderr, flush=True,
-                    )  # fmt: skip
+                        steps = steps_of_trl(name, pythons[name], *rest)
+                    last = round_of(steps)
+                    rounds[name].append(last)
+                    what = f"{last['step']:.2f} s, {last['peak']:.2f} GiB"
+                    print(f"{workload}, round {seed}, {name}: {what}", file=sys.stderr, flush=True)
             print_table(workload, rounds, imported)
             results[workload] = rounds
     if args.json:

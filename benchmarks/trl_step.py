@@ -1,11 +1,12 @@
-"""Training steps of TRL's GRPOTrainer, or of its last PPOTrainer, for peers.py; runs in an environment of its own.
+"""Training steps of TRL's GRPOTrainer, or of its last PPOTrainer, for peers.py; in an environment of its own.
 
-    python benchmarks/trl_step.py grpo | ppo FOLDER '{"steps": 4, ...}'      # -> FOLDER/trl.jsonl, one object a step
+    python benchmarks/trl_step.py grpo | ppo FOLDER '{"steps": 4, ...}'   # -> FOLDER/trl.jsonl, a line a step
 
-GRPO as in --algo grpo: no KL term and so no reference model, one generation a step, all of the batch in each optimizer
-step. TRL then needs no scoring pass (it takes the first pass's own log-probabilities as the old ones), which its time
-profits from. PPO has a critic as large as the actor, and cannot go without a reference model (a copy of the actor) and a
-reward model (here the mini-critic's size); its responses are one to each of prompts × group prompts.
+GRPO as in --algo grpo: no KL term and so no reference model, one generation a step, all of the batch in each
+optimizer step. TRL then needs no scoring pass (it takes the first pass's own log-probabilities as the old
+ones), which its time profits from. PPO has a critic as large as the actor, and cannot go without a reference
+model (a copy of the actor) and a reward model (here the mini-critic's size); its responses are one to each of
+prompts × group prompts.
 """
 
 import json
@@ -15,7 +16,9 @@ import time
 from pathlib import Path
 
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
+from transformers import (
+    AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
+)
 
 
 class Phases(TrainerCallback):
@@ -51,10 +54,11 @@ def common_settings(work: dict, run: dict) -> dict:
     return dict(
         per_device_train_batch_size=work["micro_batch"],
         gradient_accumulation_steps=work["prompts"] * work["group"] // work["micro_batch"],
-        learning_rate=run["learning_rate"], lr_scheduler_type="constant", weight_decay=0.0, max_grad_norm=1.0, temperature=1.0,
-        gradient_checkpointing=run["gradient_checkpointing"], bf16=False, use_cpu=True, seed=run["seed"],
-        save_strategy="no", report_to="none", logging_steps=10**9, disable_tqdm=True,
-    )  # fmt: skip
+        learning_rate=run["learning_rate"], lr_scheduler_type="constant", weight_decay=0.0, max_grad_norm=1.0,
+        gradient_checkpointing=run["gradient_checkpointing"], bf16=False, use_cpu=True,
+        temperature=1.0, seed=run["seed"],
+        save_strategy="no", report_to="none", logging_steps=10**9, disable_tqdm=True
+    )
 
 
 def load(auto_class, folder: Path, **settings):
@@ -68,13 +72,14 @@ def grpo(folder: Path, work: dict, run: dict, problems: list[str], tokenizer, ph
 
     settings = GRPOConfig(
         output_dir=str(folder / "trl"), max_steps=run["steps"] * run["epochs"], num_iterations=run["epochs"],
-        steps_per_generation=work["prompts"] * work["group"] // work["micro_batch"], num_generations=work["group"],
-        max_completion_length=work["max_new"], beta=0.0, top_k=0, top_p=1.0, **common_settings(work, run),
-    )  # fmt: skip
+        steps_per_generation=work["prompts"] * work["group"] // work["micro_batch"],
+        num_generations=work["group"], max_completion_length=work["max_new"],
+        beta=0.0, top_k=0, top_p=1.0, **common_settings(work, run)
+    )
     trainer = GRPOTrainer(
         model=load(AutoModelForCausalLM, folder / "actor"), reward_funcs=last_number_is_1, args=settings,
-        train_dataset=Dataset.from_dict({"prompt": problems}), processing_class=tokenizer, callbacks=[phases],
-    )  # fmt: skip
+        train_dataset=Dataset.from_dict({"prompt": problems}), processing_class=tokenizer, callbacks=[phases]
+    )
     generate, score = trainer._generate, trainer._generate_and_score_completions
 
     def timed_generate(prompts):
@@ -102,16 +107,20 @@ def ppo(folder: Path, work: dict, run: dict, problems: list[str], tokenizer, pha
     tokenizer.padding_side = "left"
     n = work["prompts"] * work["group"]
     settings = PPOConfig(
-        output_dir=str(folder / "trl"), total_episodes=run["steps"] * n, num_ppo_epochs=run["epochs"], num_mini_batches=1,
-        response_length=work["max_new"], stop_token="eos", local_rollout_forward_batch_size=work["micro_batch"],
-        num_sample_generations=0, **common_settings(work, run),
-    )  # fmt: skip
+        output_dir=str(folder / "trl"),
+        total_episodes=run["steps"] * n, num_ppo_epochs=run["epochs"], num_mini_batches=1,
+        response_length=work["max_new"], stop_token="eos", num_sample_generations=0,
+        local_rollout_forward_batch_size=work["micro_batch"], **common_settings(work, run)
+    )
     actor = load(AutoModelForCausalLM, folder / "actor")
-    value, reward = (load(AutoModelForSequenceClassification, folder / name, num_labels=1) for name in ("actor", "critic"))
+    value, reward = (
+        load(AutoModelForSequenceClassification, folder / name, num_labels=1) for name in ("actor", "critic")
+    )
     trainer = PPOTrainer(
-        args=settings, processing_class=tokenizer, model=actor, ref_model=None, reward_model=reward, value_model=value,
-        train_dataset=Dataset.from_dict({"input_ids": [tokenizer.encode(p) for p in problems]}), callbacks=[phases],
-    )  # fmt: skip
+        args=settings, processing_class=tokenizer, callbacks=[phases],
+        train_dataset=Dataset.from_dict({"input_ids": [tokenizer.encode(p) for p in problems]}),
+        model=actor, ref_model=None, reward_model=reward, value_model=value
+    )
     generate = ppo_trainer.batch_generation
     generated_at: list[float] = []
 

@@ -1,14 +1,16 @@
-"""The workloads of peers.py, and the random models, tokenizer and problems that all contenders of a round share.
+"""The workloads of peers.py: the random models, tokenizer and problems that all contenders of a round share.
 
     python benchmarks/workloads.py realistic DIR       # writes DIR/actor, DIR/critic, DIR/problems.jsonl
 
-The models are Qwen3 with random weights. One channel of the residual stream is the same constant for every token and
-nothing writes to it, so that a token's entry there in the (tied) embedding adds a constant to its logit: this sets the
-probability of EOS, whatever the text. Lengths are then geometric, cut at the longest allowed, or all the longest where EOS
-never comes. Learning rates are so small that a few steps leave this as it is.
+The models are Qwen3 with random weights. One channel of the residual stream is the same constant for every
+token and nothing writes to it, so that a token's entry there in the (tied) embedding adds a constant to its
+logit: this sets the probability of EOS, whatever the text. Lengths are then geometric, cut at the longest
+allowed, or all the longest where EOS never comes. Learning rates are so small that a few steps leave this as
+it is.
 """
 
 import json
+import math
 import random
 import sys
 from dataclasses import asdict, dataclass
@@ -22,7 +24,8 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 @dataclass(frozen=True)
 class Workload:
-    """Sizes of one step. A shape is hidden size, layers, intermediate size, query heads, key-value heads; heads of 64."""
+    """Sizes of one step. A shape is hidden size, layers, intermediate size, query heads, key-value heads; all
+    heads are of 64."""
 
     vocabulary: int
     actor: tuple[int, int, int, int, int]
@@ -39,7 +42,8 @@ class Workload:
         return self.prompts * self.group
 
 
-# critics have the proportions of Qwen3-0.6B to Qwen3-4B: 0.4 of the width, 0.78 of the depth, 15 % of the parameters
+# critics have the proportions of Qwen3-0.6B to Qwen3-4B: 0.4 of the width, 0.78 of the depth, 15 % of the
+# parameters
 WORKLOADS = {
     # 4.2 M parameters: the decoding loop and the layers are all, TRL is near what the hardware can do
     "forced": Workload(4096, (256, 4, 768, 4, 2), (128, 3, 320, 2, 1), 8, 4, (64, 64), 128, None, 32),
@@ -51,7 +55,7 @@ WORKLOADS = {
 
 
 def words(n: int) -> list[str]:
-    """n different words, every other one ends in 1, the rest in 0: the last number of a response is right by chance."""
+    """n different words, half of them end in 1, half in 0: a response's last number is right by chance."""
     names = []
     for i in range(n):
         name, rest = "", i // 2
@@ -67,7 +71,8 @@ def make_tokenizer(vocabulary: int):
     from transformers import PreTrainedTokenizerFast
 
     tokens = SPECIAL + words(vocabulary - len(SPECIAL))
-    tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token=SPECIAL[UNK]))
+    ids = {token: i for i, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token=SPECIAL[UNK]))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token=SPECIAL[PAD], eos_token=SPECIAL[EOS], unk_token=SPECIAL[UNK]
@@ -82,24 +87,26 @@ def make_model(shape: tuple[int, int, int, int, int], work: Workload, seed: int)
     hidden, layers, intermediate, heads, kv_heads = shape
     model = Qwen3ForCausalLM(
         Qwen3Config(
-            vocab_size=work.vocabulary, hidden_size=hidden, num_hidden_layers=layers, intermediate_size=intermediate,
-            num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=64, max_position_embeddings=4096,
-            tie_word_embeddings=True, pad_token_id=PAD, eos_token_id=EOS, bos_token_id=None,
+            vocab_size=work.vocabulary, tie_word_embeddings=True, max_position_embeddings=4096,
+            hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
+            num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=64,
+            pad_token_id=PAD, eos_token_id=EOS, bos_token_id=None
         )
-    )  # fmt: skip
+    )
     embedding_VH = model.get_input_embeddings().weight.data
     embedding_VH[:, 0] = 1.0
     for layer in model.base_model.layers:
         layer.self_attn.o_proj.weight.data[0] = 0.0
         layer.mlp.down_proj.weight.data[0] = 0.0
-    # a logit is hidden · embedding: channel 0 of the hidden state, nearly the same everywhere, times an entry set here
+    # a logit is hidden · embedding: channel 0 of the hidden state, nearly the same everywhere, times an entry
+    # that is set here
     probe = torch.randint(len(SPECIAL), work.vocabulary, (8, 64))
     with torch.no_grad():
         hidden_NH = model.base_model(input_ids=probe).last_hidden_state.flatten(0, 1)
         constant = hidden_NH[:, 0].mean()
         logits_NV = hidden_NH[:32] @ embedding_VH.T
         others = logits_NV[:, len(SPECIAL) :].logsumexp(-1).mean()
-        eos_logit = torch.tensor(-100.0) if work.mean_len is None else others - torch.tensor(work.mean_len - 1.0).log()
+        eos_logit = -100.0 if work.mean_len is None else others - math.log(work.mean_len - 1)
         embedding_VH[: len(SPECIAL), 1:] = 0.0
         embedding_VH[: len(SPECIAL), 0] = -100.0 / constant
         embedding_VH[EOS, 0] = eos_logit / constant
@@ -111,13 +118,16 @@ def make(work: Workload, folder: Path) -> None:
     tokenizer = make_tokenizer(work.vocabulary)
     for name, shape in (("actor", work.actor), ("critic", work.critic)):
         model = make_model(shape, work, seed=0)
-        n, n_backbone = (sum(p.numel() for p in module.parameters()) for module in (model, model.base_model.layers))
-        print(f"{name}: {n / 1e6:.1f} M parameters, {n_backbone / 1e6:.1f} M of them in the layers", flush=True)
+        n, n_layers = (
+            sum(p.numel() for p in module.parameters()) for module in (model, model.base_model.layers)
+        )
+        print(f"{name}: {n / 1e6:.1f} M parameters, {n_layers / 1e6:.1f} M of them in the layers", flush=True)
         model.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
     rng = random.Random(0)
     vocabulary = words(work.vocabulary - len(SPECIAL))
-    rows = [{"problem": " ".join(rng.choices(vocabulary, k=rng.randint(*work.prompt_len))), "answer": "1"} for _ in range(256)]
+    problems = [" ".join(rng.choices(vocabulary, k=rng.randint(*work.prompt_len))) for _ in range(256)]
+    rows = [{"problem": problem, "answer": "1"} for problem in problems]
     (folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "workload.json").write_text(json.dumps(asdict(work)))
 

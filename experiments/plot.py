@@ -20,25 +20,34 @@ def curve(rows: list[dict], key: str) -> tuple[list[int], list[float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, help="folders of runs; several are drawn over one another")
-    parser.add_argument("--out", type=Path, required=True, help="image to write")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("runs", nargs="+", type=Path, help="folders of runs; several are drawn over one another")
+    add("--out", type=Path, required=True, help="image to write")
     args = parser.parse_args()
 
     figure, (scores, explained, sigma) = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
     for i, folder in enumerate(args.runs):
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         label = f"{folder.name}: " if len(args.runs) > 1 else ""
-        scores.plot(*curve(rows, "reward_mean"), color=f"C{2 * i}", alpha=0.6, label=f"{label}reward of the rollouts")
-        for key in sorted({key for row in rows for key in row if key.startswith("eval/")}):
-            scores.plot(*curve(rows, key), "o-", color=f"C{2 * i + 1}", label=f"{label}held-out accuracy")
-        for key in sorted({key for row in rows for key in row if key.endswith("/explained_variance_heldout")}):
-            explained.plot(*curve(rows, key), alpha=0.8, label=f"{label}{key.split('/')[0]}")
+        keys = sorted({key for row in rows for key in row})
+        reward = curve(rows, "reward_mean")
+        scores.plot(*reward, color=f"C{2 * i}", alpha=0.6, label=f"{label}reward of the rollouts")
+        for key in keys:
+            points = curve(rows, key)
+            if key.startswith("eval/"):
+                scores.plot(*points, "o-", color=f"C{2 * i + 1}", label=f"{label}held-out accuracy")
+            if key.endswith("/explained_variance_heldout"):
+                explained.plot(*points, alpha=0.8, label=f"{label}{key.split('/')[0]}")
         for q, style in ((10, ":"), (50, "-"), (90, "--")):
-            if any(f"value_std_p{q}" in row for row in rows):
-                sigma.plot(*curve(rows, f"value_std_p{q}"), style, color=f"C{i}", label=f"{label}{q} % of tokens below")
+            points = curve(rows, f"value_std_p{q}")
+            if points[0]:
+                sigma.plot(*points, style, color=f"C{i}", label=f"{label}{q} % of tokens below")
+    title = "What each critic explains of\nresponses it was not fitted on"
     scores.set(title="What the actor earns", ylabel="share of right answers", ylim=(0, 1))
-    explained.set(title="What each critic explains of\nresponses it was not fitted on", ylabel="explained variance")
+    explained.set(title=title, ylabel="explained variance")
     sigma.set(title="How much the critics differ", ylabel="σ of the values")
     for axes in (scores, explained, sigma):
         axes.set_xlabel("step")

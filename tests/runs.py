@@ -31,7 +31,7 @@ FORKS.set_forkserver_preload(["tests.runs", "train", "transformers.models.qwen3.
 
 
 def run(
-    script: str, *arguments, processes: int = 0, code: int | None = 0, timeout: float = 300
+    script: str, *arguments, processes: int = 0, code: int | None = 0, timeout: float = 600
 ) -> subprocess.CompletedProcess:
     """Run a script: its `main` in this process, or its file in so many forks, with torchrun's environment.
 
@@ -51,7 +51,7 @@ def run(
 
 
 def launch(
-    script: str, *arguments, processes: int = 0, code: int | None = 0, timeout: float = 300
+    script: str, *arguments, processes: int = 0, code: int | None = 0, timeout: float = 600
 ) -> subprocess.CompletedProcess:
     """Run a script as users do: with python, or in so many processes with torchrun. code: as in `run`."""
     command = [*launcher(processes), script, *map(str, arguments)]

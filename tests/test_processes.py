@@ -10,12 +10,10 @@ from tests.runs import run
 from updates import pack
 
 
-def updates(model: str, out: Path, budget: int, minibatch_size: int, loss_norm: str, processes: int) -> dict:
+def updates(model: str, out: Path, processes: int, **flags) -> dict:
     """-> what fixed_updates.py saves. Every process must end with 0; gloo can abort after all is done."""
-    run(
-        "tests/fixed_updates.py", "--model", model, "--out", out, "--token-budget", budget,
-        "--minibatch-size", minibatch_size, "--loss-norm", loss_norm, processes=processes
-    )
+    argv = [x for name, value in flags.items() for x in (f"--{name.replace('_', '-')}", value)]
+    run("tests/fixed_updates.py", "--model", model, "--out", out, *argv, processes=processes)
     return torch.load(out)
 
 
@@ -33,7 +31,9 @@ def test_one_process_two_four_and_any_token_budget_make_the_same_update(model, l
     # one process with everything in one micro-batch; a small budget; two processes; four, some with fillers
     kinds = {"whole": (0, 4096), "small": (0, 61), "two": (2, 4096), "four small": (4, 40)}
     runs = {
-        label: updates(name, tmp_path / label, budget, 24, loss_norm, processes)
+        label: updates(
+            name, tmp_path / label, processes, token_budget=budget, minibatch_size=24, loss_norm=loss_norm
+        )
         for label, (processes, budget) in kinds.items()
     }
     whole = runs.pop("whole")
@@ -46,7 +46,8 @@ def test_one_process_two_four_and_any_token_budget_make_the_same_update(model, l
 
 
 def test_minibatches_are_the_same_responses_for_any_number_of_processes(qwen, tmp_path):
-    runs = [updates(qwen, tmp_path / str(n), 64, 6, "sequence", processes=n) for n in (0, 2)]
+    flags = dict(token_budget=64, minibatch_size=6, loss_norm="sequence")
+    runs = [updates(qwen, tmp_path / str(n), processes=n, **flags) for n in (0, 2)]
     for name in ("actor", "critic0", "critic1"):
         close(runs[0][f"weights of {name}"], runs[1][f"weights of {name}"], 1e-5)
 

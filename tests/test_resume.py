@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from distributed import saved_steps
-from folder import finished_rows
+from folder import finished_rows, replace_rows
 from tests.runs import FEW, ROOT, launch, launcher, rows, run, weights
 
 
@@ -108,9 +108,11 @@ def test_a_hanging_or_dead_rank_ends_the_job_and_leaves_the_last_checkpoint(tmp_
 
 def test_a_log_whose_last_line_was_cut_by_a_kill_is_mended_on_resume(tmp_path):
     log = tmp_path / "metrics.jsonl"
-    log.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
-    assert finished_rows(log, 2) == ['{"step": 1}\n', '{"step": 2}\n']
-    assert finished_rows(log, 9) == ['{"step": 1}\n', '{"step": 2}\n', '{"step": 3}\n']
+    one, two, three = (f'{{"step": {n}}}\n' for n in (1, 2, 3))
+    for done, lines in ((2, one + two), (9, one + two + three), (0, "")):
+        log.write_text(one + two + three + '{"ste')
+        replace_rows(log, finished_rows(log, done))
+        assert log.read_text() == lines
 
 
 def test_changed_data_or_models_are_refused_on_resume_by_name(tmp_path):
