@@ -268,8 +268,8 @@ def run(args: argparse.Namespace, world: World) -> None:
     with Verifier(args.extract) as verifier:
         for name, problems in sets.items() if world.is_main else ():
             for row in verifier.unparsable([p.answer for p in problems]):
-                print(f"{name}, row {row} ({problems[row].problem[:40]!r} …): the verifier cannot parse the gold "
-                      f"answer {problems[row].answer!r}; only the same text counts as right.", flush=True)
+                print(f"{name}, row {row} ({problems[row].problem[:40]!r} …): the verifier cannot parse the "
+                      f"gold answer {problems[row].answer!r}; only the same text counts as right.", flush=True)
         began = time.time()
         records = evaluate(
             actor, tokenizer, sets, template, sampling, args.extract, verifier.reward, args.k, args.seed,
@@ -288,7 +288,8 @@ def run(args: argparse.Namespace, world: World) -> None:
         print(table(results))
         print(f"{len(records) - len(done)} responses, {n_tokens} tokens in {seconds:.0f} s: "
               f"{n_tokens / seconds:.0f} tokens/s; {failures} answers that the verifier gave up on.\n"
-              f"Every response with its answer and verdict: {out}/responses.jsonl; the table: {out}/eval.json")
+              f"Every response with its answer and verdict: {out}/responses.jsonl; the table: "
+              f"{out}/eval.json")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -8,6 +8,7 @@ import datetime
 import hashlib
 import importlib.metadata
 import json
+import re
 import resource
 import secrets
 import shutil
@@ -168,8 +169,9 @@ class Log:
         reached = f"held-out accuracy {accuracies[0]:.1%} → {accuracies[-1]:.1%}; " if accuracies else ""
         steps, where = self.args.steps, self.folder
         print(f"Finished step {self.args.critic_warmup + steps} after {seconds / 60:.1f} minutes: {reached}"
-              f"models, checkpoint, metrics and rollouts are in {where}.\nNext: train on with the same command and --resume {where} "
-              f"--steps {2 * steps}, or score the actor with evaluate.py --model {where}/model.")
+              f"models, checkpoint, metrics and rollouts are in {where}.\nNext: train on with the same command "
+              f"and --resume {where} --steps {2 * steps}, or score the actor with evaluate.py --model "
+              f"{where}/model.")
 
 
 SHOWN = (("entropy", "entropy", 3), ("kl", "approx_kl", 4), ("clip", "clip_frac", 3))
@@ -189,7 +191,7 @@ def readable(metrics: dict, args: argparse.Namespace) -> str:
         if metrics["truncated_frac"] > 0.1:
             # few of these can be right, and the policy learns from the cut (TRL#5697)
             parts.append(f"{metrics['truncated_frac']:.0%} TRUNCATED at {args.max_new_tokens} tokens")
-        variances = [v for k, v in metrics.items() if k.startswith("critic") and k.endswith("/explained_variance")]
+        variances = [x for key, x in metrics.items() if re.fullmatch(r"critic\d+/explained_variance", key)]
         if variances:
             parts.append("explained " + "/".join(f"{v:.2f}" for v in variances))
         if "value_std_p50" in metrics:

@@ -71,9 +71,10 @@ def train_step(run: Run, step: int) -> tuple[dict[str, float], Rollout, asyppo.P
         raw_BT = asyppo.gae(rewards_BT, values_BT, mask_BT, args.gamma, args.lam)
         std_BT = asyppo.disagreement(values_MBT)
         metrics |= value_metrics(values_MBT, std_BT, returns_MBT, rollout, shards_MB)
-        if args.gate and metrics.get("ensemble/explained_variance_heldout", 0.0) <= 0:
-            # critics that explain nothing add noise: the group's mean is the better baseline (EVPO, 2026)
-            raw_BT = mask_BT * asyppo.group_advantages(rollout.rewards_B, rollout.group_B, False)[:, None]
+        if args.gate:  # critics that explain nothing add noise: the group's mean is better then (EVPO, 2026)
+            metrics["gated"] = float(metrics.get("ensemble/explained_variance_heldout", 0.0) <= 0)
+            if metrics["gated"]:
+                raw_BT = mask_BT * asyppo.group_advantages(rollout.rewards_B, rollout.group_B, False)[:, None]
     else:
         advantages_B = ALGORITHMS[args.algo].advantages(rollout.rewards_B, rollout.group_B, args)
         raw_BT, std_BT = mask_BT * advantages_B[:, None], None
@@ -490,8 +491,8 @@ def derive(flags: argparse.Namespace) -> argparse.Namespace:
                f"{flag} needs responses that a critic was not fitted on: two critics or more, and shards.")
     refuse(n_critics == 0 and flags.critic_warmup, "--critic-warmup needs critics.")
     refuse(flags.critic_minibatch_size and flags.critic_minibatch_size > smallest_shard,
-           f"--critic-minibatch-size {flags.critic_minibatch_size} is larger than a critic's share of a step, "
-           f"{smallest_shard} responses.")
+           f"--critic-minibatch-size {flags.critic_minibatch_size} is larger than a critic's share of a "
+           f"step, {smallest_shard} responses.")
     refuse(flags.token_budget < flags.max_new_tokens,
            f"--token-budget {flags.token_budget} is smaller than a response of --max-new-tokens "
            f"{flags.max_new_tokens}.")

@@ -1,12 +1,12 @@
 """Values against the truth: what a run's critics say of states, beside what its policy earns from there.
 
     pip install -r experiments/requirements.txt
-    python experiments/values.py runs/NAME --out values.png        # prints the table, draws calibration and an example
+    python experiments/values.py runs/NAME --out values.png     # a table, and a picture with calibration
 
 The truth of a state is its Monte-Carlo value: the mean reward of K continuations by the same policy (its standard
-error is at most 0.5/√K; the errors printed have its mean square taken off). States are the beginnings of lines of
-sampled responses, or with --every every n-th token. SP3O (2026) measures critics so: they tell responses apart more
-easily than the states within one.
+error is at most 0.5/√K; the errors printed have its mean square taken off). States are the beginnings of lines
+of sampled responses, or with --every every n-th token. SP3O (2026) measures critics so: they tell responses
+apart more easily than the states within one.
 """
 
 import argparse
@@ -32,14 +32,14 @@ from verifier import Verifier
 
 
 def state_positions(tokens: list[int], every: int | None, tokenizer) -> list[int]:
-    """Which states of a response are looked at: t stands for the state before token t; the prompt alone always."""
+    """Which states of a response are looked at: t is the state before token t; the prompt alone always."""
     if every:
         return list(range(0, len(tokens), every))
     return [0] + [t for t in range(1, len(tokens)) if tokenizer.decode([tokens[t - 1]]).endswith("\n")]
 
 
 def measure(run: Path, args: argparse.Namespace, world: distributed.World) -> tuple[np.ndarray, ...]:
-    """-> Monte-Carlo values [S], every critic's values [M, S], the response that each of the S states is of [S]"""
+    """-> Monte-Carlo values [S], every critic's values [M, S], the response that each of S states is of [S]"""
     with reading(f"{run}: not a finished run", KeyError):
         settings = argparse.Namespace(**json.loads((run / "config.json").read_text())["settings"])
     tokenizer = load_tokenizer(str(run / "model"), "RUN")
@@ -81,7 +81,8 @@ def table(truth_S: np.ndarray, values_MS: np.ndarray, response_S: np.ndarray, n:
     """Rows: a constant, every critic, their mean. Errors have the Monte-Carlo noise taken off."""
     noise = (truth_S * (1 - truth_S) / (n - 1)).mean()
     rows = {"a constant": np.full_like(truth_S, truth_S.mean())}
-    rows |= {f"critic {m}": values_S for m, values_S in enumerate(values_MS)} | {"their mean": values_MS.mean(0)}
+    rows |= {f"critic {m}": values_S for m, values_S in enumerate(values_MS)}
+    rows["their mean"] = values_MS.mean(0)
     lines = [f"{'':<12}{'mean squared error':>20}{'correlation':>14}{'of changes within':>20}"]
     for name, values_S in rows.items():
         cells = [f"{((values_S - truth_S) ** 2).mean() - noise:.4f}"]
@@ -95,11 +96,11 @@ def draw(truth_S: np.ndarray, values_MS: np.ndarray, response_S: np.ndarray, out
     """Calibration in ten equal parts by value, and the response with the most states."""
     figure, (calibration, example) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     mean_S = values_MS.mean(0)
-    for name, values_S, style in [*((f"critic {m}", v, ":") for m, v in enumerate(values_MS)), ("mean", mean_S, "o-")]:
+    lines = {f"critic {m}": (values_S, ":") for m, values_S in enumerate(values_MS)} | {"mean": (mean_S, "o-")}
+    for name, (values_S, style) in lines.items():
         parts = np.array_split(np.argsort(values_S), 10)
-        calibration.plot(
-            [values_S[part].mean() for part in parts], [truth_S[part].mean() for part in parts], style, label=name
-        )
+        x, y = ([each_S[part].mean() for part in parts] for each_S in (values_S, truth_S))
+        calibration.plot(x, y, style, label=name)
     calibration.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
     calibration.set(title="Calibration, tenths of the states", xlabel="value", ylabel="Monte-Carlo value")
     chosen = response_S == np.bincount(response_S).argmax()
@@ -115,13 +116,14 @@ def draw(truth_S: np.ndarray, values_MS: np.ndarray, response_S: np.ndarray, out
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="folder of a finished run")
-    parser.add_argument("--problems", type=number(int, 1), default=64, help="responses that are looked at, one each")
-    parser.add_argument("--continuations", type=number(int, 2), default=64, help="K, for every state")
-    parser.add_argument("--every", type=number(int, 1), help="look at every n-th state instead of the lines' beginnings")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="image to write")
+    parser = distributed.Parser(__doc__)
+    add = parser.add_argument
+    add("run", type=Path, help="folder of a finished run")
+    add("--problems", type=number(int, 1), default=64, help="responses that are looked at, one to each problem")
+    add("--continuations", type=number(int, 2), default=64, help="K, for every state")
+    add("--every", type=number(int, 1), help="look at every n-th state; default: at the beginnings of lines")
+    add("--seed", type=int, default=0, help="of problems, responses and continuations")
+    add("--out", type=Path, help="image to write")
     args = parser.parse_args()
     try:
         world = distributed.start("auto")
