@@ -1,39 +1,43 @@
 r"""Is this answer right?  1.0 or 0.0 for an extracted answer and the dataset's gold answer.
 
-Answers are judged by math-verify, gold first, in worker processes that the parent kills when an item exceeds its
-deadline: math-verify's own timeouts are SIGALRM in the main thread only (Math-Verify#50), and some inputs, such as
-`9^{9^{9^9}}`, cannot be interrupted from within (Math-Verify#63).  A wrong 1.0 does more harm than a missed one, so
-where math-verify is generous we are stricter:
+Answers are judged by math-verify, gold first, in worker processes that the parent kills when an item exceeds
+its deadline (judge.py): math-verify's own timeouts are SIGALRM in the main thread only (Math-Verify#50), and some
+inputs, such as `9^{9^{9^9}}`, cannot be interrupted from within (Math-Verify#63).  A wrong 1.0 does more harm than
+a missed one, so where math-verify is generous we are stricter:
 
-- Written numbers (integers, decimals, scientific notation such as `4.5e33`) must be equal.  A decimal against another
-  number (1/3, \sqrt{2}) must agree to 5e-6 relative, six significant digits: 0.333333 is right for 1/3, 0.33 is not.
-  Other numbers must be equal.  (math-verify rounds to six places after the point, which accepts 1e-20 for 1e-21, and
-  drops small differences, Math-Verify#14.)  `18\%` is right for 18 and for 0.18.
+- Written numbers (integers, decimals, scientific notation such as `4.5e33`) must be equal.  A decimal against
+  another number (1/3, \sqrt{2}) must agree to 5e-6 relative, six significant digits: 0.333333 is right for 1/3,
+  0.33 is not.  Other numbers must be equal.  (math-verify rounds to six places after the point, which accepts
+  1e-20 for 1e-21, and drops small differences, Math-Verify#14.)  `18\%` is right for 18 and for 0.18.
 - `x=42` is right for 42; `41=42` and `2x=42` are not: what an answer equates must be a name or be equal.
-- `52_7` is wrong for `52_8`, `m` for `M`, `5\text{ million}` for 5; words and lists with an ellipsis are compared as text only.
+- `52_7` is wrong for `52_8`, `m` for `M`, `5\text{ million}` for 5; words and lists with an ellipsis are compared
+  as text only.
 - Answers over MAX_LENGTH characters are wrong.  Units and degree signs are ignored.
 """
 
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
 import time
 from collections import deque
 from fractions import Fraction
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Self
 
 MAX_LENGTH = 1000  # characters; the longest gold of the usual data sets has about 250
+JUDGE = Path(__file__).with_name("judge.py")  # only a worker pays for importing sympy
 STARTUP_LIMIT = 300.0  # seconds for a worker to import sympy, on the busiest machine
 
-# ---- from a response to its answer ----------------------------------------------------------------------------------
+# ---- from a response to its answer -------------------------------------------------------------------------
 
 BOX_OR_BRACE = re.compile(r"\\\\?(?:boxed|fbox)(?![a-zA-Z])\s*(\{?)|\\.|[{}]", re.DOTALL)
 UNBRACED = re.compile(r"[^\s$]*")
-NUMBER_RUN = re.compile(r"(?:(?<![\w)}\].])-\$?)?(?:(?<![\d.])\.\d+|\d[\d,]*(?:\.\d+)?)(?:[eE][+-]?\d+(?!\w))?")
+NUMBER_RUN = re.compile(
+    r"(?:(?<![\w)}\].])-\$?)?(?:(?<![\d.])\.\d+|\d[\d,]*(?:\.\d+)?)(?:[eE][+-]?\d+(?!\w))?"
+)
 
 
 def last_boxed(text: str) -> str | None:
@@ -50,13 +54,15 @@ def last_boxed(text: str) -> str | None:
             last_start, content = token.end(), unbraced
         elif token[0] == "}" and open_braces:
             is_box, start = open_braces.pop()
-            if is_box and start > last_start:  # an outer box ends after the inner one, but does not begin after it
+            if (
+                is_box and start > last_start
+            ):  # an outer box ends after the inner one, but does not begin after it
                 last_start, content = start, text[start : token.start()]
     return content
 
 
 def last_number(text: str) -> str | None:
-    """Last number in the text without thousands commas ("1,234.5" -> "1234.5", "$18." -> "18"); None if none."""
+    """Last number in the text, without thousands commas ("1,234.5" -> "1234.5"); None if there is none."""
     last = deque(NUMBER_RUN.finditer(to_ascii(text)), maxlen=1)
     if not last:
         return None
@@ -70,46 +76,69 @@ def extract_answer(text: str, how: str) -> str | None:
     return {"boxed": last_boxed, "last_number": last_number}[how](text)
 
 
-# ---- from an answer to its canonical text, and the verdicts that need no algebra ------------------------------------
+# ---- from an answer to its canonical text, and the verdicts that need no algebra ---------------------------
 
 ASCII = str.maketrans(
     {chr(0xFF01 + i): chr(0x21 + i) for i in range(94)}  # full-width forms
-    | dict.fromkeys("−–‐‑", "-") | dict.fromkeys("′’", "'") | dict.fromkeys("\u00a0\u2002\u2003\u2009\u202f\u3000", " ")
+    | dict.fromkeys("−–‐‑", "-")
+    | dict.fromkeys("′’", "'")
+    | dict.fromkeys("\u00a0\u2002\u2003\u2009\u202f\u3000", " ")
     | dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff")
-    | {"×": r"\times ", "·": r"\cdot ", "÷": r"\div ", "π": r"\pi ", "∞": r"\infty ", "°": r"^{\circ}", "√": r"\sqrt ",
-       "±": r"\pm ", "≤": r"\le ", "≥": r"\ge ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in "})
+    | {
+        "×": r"\times ",
+        "·": r"\cdot ",
+        "÷": r"\div ",
+        "π": r"\pi ",
+        "∞": r"\infty ",
+        "°": r"^{\circ}",
+        "√": r"\sqrt ",
+        "±": r"\pm ",
+        "≤": r"\le ",
+        "≥": r"\ge ",
+        "∪": r"\cup ",
+        "∩": r"\cap ",
+        "∈": r"\in ",
+    }
+)
 SUPERSCRIPTS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 TEXT = r"\\(?:text|mbox|mathrm|textrm|textbf|mathbf)\s*\{"
-UNIT_WORDS = ("(?:square |cubic )?(?:[ckm]m|kg|(?:centi|kilo)?met(?:er|re)s?|miles?|inch(?:es)?|feet|foot|units?|"
-              "degrees?|grams?|pounds?|seconds?|minutes?|hours?|days?|weeks?|months?|years?|mph|dollars?|cents?|ways?)")
+UNIT_WORDS = (
+    "(?:square |cubic )?(?:[ckm]m|kg|(?:centi|kilo)?met(?:er|re)s?|miles?|inch(?:es)?|feet|foot|units?|"
+    "degrees?|grams?|pounds?|seconds?|minutes?|hours?|days?|weeks?|months?|years?|mph|dollars?|cents?|ways?)"
+)
 NO_UNITS = r"or|and|if|for|not|mod|is|plus|minus|pi|dozen|hundreds?|thousands?|[mbtr]+illions?|[ap]\.?m"
 NOT_A_UNIT = rf"(?!\s*(?i:{NO_UNITS})\b|\s*[abcdefijklnopqrtuvwxyz]\s*\}})"  # \text{ or more}, \mathrm{e}
-REWRITES = [(re.compile(pattern), replacement) for pattern, replacement in [
-    (r"(?<!\\)\\!\s*|(?<!\\)\\[()\[\]]|\\?\$|\\(?:left|right|displaystyle)(?![a-zA-Z])\.?", ""),
-    (r"(?<=\d)\\,(?=\d{3})", ""),
-    (r"(?<!\\)\\[,;: ]|~|\\q?quad(?![a-zA-Z])|\s+", " "),
-    (r"\{\s*,\s*\}", ","),
-    (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
-    (r"\\%|(?<=\d)\s*percent$", "%"),
-    (r"\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})|\\degree(?![a-zA-Z])", ""),
-    (rf"^\s*{TEXT}([^{{}}]*)\}}[\s.]*$", r"\1"),
-    (rf"(?<=[\w}}).])\s*{TEXT}{NOT_A_UNIT}[a-zA-Z ./^-]+\}}\s*(?:\^\s*\{{?\d\}}?)?[\s.]*$", ""),
-    (rf"(?<=\d)\s*{UNIT_WORDS}(?:\^\{{?\d\}}?)?[\s.]*$", ""),
-    (r"'+", lambda primes: r"^{" + r"\prime" * len(primes[0]) + "}"),  # math-verify drops them
-    (r"(\d*)\.(\d*)\\(?:overline|bar)\{(\d+)\}", lambda match: repeating_decimal(*match.groups())),
-    (r"[\s.,;]+$|(?<=\d)\.(?![\d.])", ""),
-    (r"(?<![a-zA-Z\\])E(?=_)", r"\\mathcal{E}"),  # an energy E_1; math-verify always takes E for 2.718
-    (r"(?<=[\d.])[eE]([+-]?\d+)", r"\\times10^{\1}"),  # math-verify reads 4.5e33 as 4.5 * e * 33
-    (r"(?<![\w.^])(\d+)\s+(\d+)\s*/\s*(\d+)(?!\w)", r"\1\\frac{\2}{\3}"),
-    (r"(?<![0-9a-zA-Z])\s+|\s+(?![0-9a-zA-Z])", ""),  # the others stay: "1 3" is not 13
-]]
-NUMBER = re.compile(r"([+-]?)([1-9]\d{0,2}(?:,\d{3})+(?!\d)|\d*)(\.\d+)?(?<=\d)"
-                    r"(?:(?:\\times|\\cdot|\*) ?10\^(?:\{\+?(-?\d{1,3})\}|(-?\d{1,3})))?(%?)")
+REWRITES = [
+    (re.compile(pattern), replacement)
+    for pattern, replacement in [
+        (r"(?<!\\)\\!\s*|(?<!\\)\\[()\[\]]|\\?\$|\\(?:left|right|displaystyle)(?![a-zA-Z])\.?", ""),
+        (r"(?<=\d)\\,(?=\d{3})", ""),
+        (r"(?<!\\)\\[,;: ]|~|\\q?quad(?![a-zA-Z])|\s+", " "),
+        (r"\{\s*,\s*\}", ","),
+        (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
+        (r"\\%|(?<=\d)\s*percent$", "%"),
+        (r"\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})|\\degree(?![a-zA-Z])", ""),
+        (rf"^\s*{TEXT}([^{{}}]*)\}}[\s.]*$", r"\1"),
+        (rf"(?<=[\w}}).])\s*{TEXT}{NOT_A_UNIT}[a-zA-Z ./^-]+\}}\s*(?:\^\s*\{{?\d\}}?)?[\s.]*$", ""),
+        (rf"(?<=\d)\s*{UNIT_WORDS}(?:\^\{{?\d\}}?)?[\s.]*$", ""),
+        (r"'+", lambda primes: r"^{" + r"\prime" * len(primes[0]) + "}"),  # math-verify drops them
+        (r"(\d*)\.(\d*)\\(?:overline|bar)\{(\d+)\}", lambda match: repeating_decimal(*match.groups())),
+        (r"[\s.,;]+$|(?<=\d)\.(?![\d.])", ""),
+        (r"(?<![a-zA-Z\\])E(?=_)", r"\\mathcal{E}"),  # an energy E_1; math-verify always takes E for 2.718
+        (r"(?<=[\d.])[eE]([+-]?\d+)", r"\\times10^{\1}"),  # math-verify reads 4.5e33 as 4.5 * e * 33
+        (r"(?<![\w.^])(\d+)\s+(\d+)\s*/\s*(\d+)(?!\w)", r"\1\\frac{\2}{\3}"),
+        (r"(?<![0-9a-zA-Z])\s+|\s+(?![0-9a-zA-Z])", ""),  # the others stay: "1 3" is not 13
+    ]
+]
+NUMBER = re.compile(
+    r"([+-]?)([1-9]\d{0,2}(?:,\d{3})+(?!\d)|\d*)(\.\d+)?(?<=\d)"
+    r"(?:(?:\\times|\\cdot|\*) ?10\^(?:\{\+?(-?\d{1,3})\}|(-?\d{1,3})))?(%?)"
+)
 BASED = re.compile(r"(\d[0-9A-Fa-f]*)_\{?(\d+)\}?")
 
 
 def to_ascii(text: str) -> str:
-    """Unicode digits, minus, full-width forms, common symbols in ASCII; x² becomes x^{2}, where NFKC gives x2."""
+    """Unicode digits, full-width forms, common symbols in ASCII; x² becomes x^{2}, where NFKC gives x2."""
     if text.isascii():
         return text
     text = text.translate(ASCII)
@@ -123,7 +152,7 @@ def repeating_decimal(integer: str, decimals: str, period: str) -> str:
 
 
 def canonical(text: str) -> str:
-    """The answer without dressing (dollars, units, spaces, thin-space separators), for comparing and for parsing."""
+    """The answer without dressing (dollars, units, spaces), for comparing and for parsing."""
     text = to_ascii(text)
     for pattern, replacement in REWRITES:
         text = pattern.sub(replacement, text)
@@ -131,7 +160,7 @@ def canonical(text: str) -> str:
 
 
 def written_number(text: str) -> tuple[Fraction, bool] | None:
-    """Value of a canonical integer, decimal or scientific notation, and whether a percent sign follows; else None."""
+    """Value of a canonical integer, decimal or scientific notation, and whether % follows; else None."""
     match = NUMBER.fullmatch(re.sub(r"^([+-]?)10\^", r"\g<1>1\\times10^", text))
     if match is None:
         return None
@@ -156,121 +185,49 @@ def quick_verdict(gold: str, answer: str | None) -> bool | None:
         return gold == answer != ""
     gold_based, based = BASED.fullmatch(gold), BASED.fullmatch(answer)
     if gold_based or based:  # the question names the base, so the answer may leave it out
-        return gold_based is not None and (based.groups() == gold_based.groups() if based else answer == gold_based[1])
+        return gold_based is not None and (
+            based.groups() == gold_based.groups() if based else answer == gold_based[1]
+        )
     gold_number, number = written_number(gold), written_number(answer)
     if gold_number and number:
         (gold_value, gold_percent), (value, percent) = gold_number, number
-        return gold_value == value or percent != gold_percent and (
-            gold_value * 100 == value if percent else gold_value == value * 100)
+        return (
+            gold_value == value
+            or percent != gold_percent
+            and (gold_value * 100 == value if percent else gold_value == value * 100)
+        )
     return False if gold_is_text or "dots" in gold + answer or len(gold) > MAX_LENGTH else None
 
 
-# ---- in the worker process ------------------------------------------------------------------------------------------
-
-if __name__ == "__main__":  # only a worker pays for sympy
-    import logging
-
-    import sympy
-    from latex2sympy2_extended import is_expr_of_only_symbols
-    from latex2sympy2_extended.latex2sympy2 import ConversionConfig, NormalizationConfig, latex2sympy, normalize_latex
-    from math_verify import grader, verify
-    from sympy.core.function import AppliedUndef
-
-
-def parse(text: str):
-    """A sympy expression from an answer, by math-verify's parser without its search for formulas in prose."""
-    # math-verify's removal of units would make 2d and 2 equal
-    config = NormalizationConfig(units=False, malformed_operators=True, nits=True, boxed="none")
-    latex = normalize_latex(canonical(text), config=config)
-    expr = latex2sympy(latex, is_real=not grader.should_treat_as_complex(latex), normalization_config=None,
-                       conversion_config=ConversionConfig(lowercase_symbols=False))
-    # sympy takes dv/dt for 0, because v is not written v(t)
-    for derivative in expr.atoms(sympy.Derivative):
-        expr = expr.xreplace({derivative: sympy.Symbol(str(derivative))})
-    return expr
-
-
-def numbers_agree(gold, answer) -> bool:
-    """The rule for numbers at the top of this file, for sympy expressions."""
-    written = all(isinstance(x, (sympy.Float, sympy.Integer)) for x in (gold, answer))
-    decimal = gold.has(sympy.Float) or answer.has(sympy.Float)
-    gold, answer = gold.doit(), answer.doit()
-    if gold.free_symbols or answer.free_symbols:
-        return (gold - answer).evalf() == 0
-    if isinstance(gold, sympy.Rational) and isinstance(answer, sympy.Rational):
-        return gold == answer
-    gold, answer = sympy.N(gold, 50), sympy.N(answer, 50)
-    tolerance = 1e-13 if written else 5e-6 if decimal else 1e-30  # a sympy Float has 15 digits
-    return bool(gold.is_finite and answer.is_finite and abs(gold - answer) <= tolerance * abs(gold))
-
-
-def equations_are_fair(gold, answer) -> bool:
-    """False where math-verify would take the right side of an equation that does not define a value."""
-    def equations(expr):
-        return [node for node in sympy.preorder_traversal(expr) if isinstance(node, sympy.Eq)]
-
-    def is_name(expr):
-        return isinstance(expr, (sympy.Symbol, AppliedUndef)) or expr == sympy.E
-
-    if not equations(gold):  # AB=5 and f(3)=5 are right for 5
-        return all(is_name(eq.lhs) or not eq.lhs.atoms(sympy.Number) or is_expr_of_only_symbols(eq.lhs)
-                   or grader.sympy_expr_eq(eq.lhs, eq.rhs, 6, 15) for eq in equations(answer))
-    # 5 is right for AB=5; but SRMC wrong for MR=SRMC, 5 for x+y=5, and 4,3 for x=3,y=4
-    named_once = isinstance(gold, sympy.And) or len({eq.lhs for eq in equations(gold)}) == 1
-    return bool(equations(answer)) or named_once and all(
-        is_name(eq.lhs) or not eq.rhs.free_symbols and not eq.lhs.has(sympy.Add) for eq in equations(gold))
-
-
-def judge(gold: str, answer: str | None) -> bool:
-    """math-verify's verdict; what cannot be parsed is wrong, equal texts having been accepted before.
-
-    Without an answer: can the gold be parsed?
-    """
-    try:
-        gold = parse(gold)
-        if answer is None:
-            return True
-        answer = parse(answer)
-        return equations_are_fair(gold, answer) and verify(gold, answer, timeout_seconds=None, raise_on_error=True)
-    except MemoryError:
-        os._exit(1)  # a fresh process is safer; the parent counts the failure
-    except Exception:  # noqa: BLE001  antlr and sympy raise anything
-        return False
-
-
-def serve(memory_gb: float, deadline: float) -> None:
-    """Answer each line [gold, answer] from stdin with true or false, until stdin closes."""
-    replies = os.dup(1)
-    os.dup2(2, 1)  # a stray print must not look like a reply
-    resource.setrlimit(resource.RLIMIT_AS, (int(memory_gb * 2**30),) * 2)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    logging.disable(logging.CRITICAL)
-    numeric_eq, solve_and_compare = grader.sympy_numeric_eq, grader.sympy_solve_and_compare
-    grader.sympy_numeric_eq = lambda gold, answer, *precision: (  # theirs goes through a matrix, number by number
-        numeric_eq(gold, answer, *precision) if isinstance(gold, sympy.MatrixBase) else numbers_agree(gold, answer))
-    # x^2=-1 and x^2=-2 have all their real solutions in common: none
-    grader.sympy_solve_and_compare = lambda gold, *rest: bool(sympy.solve(gold)) and solve_and_compare(gold, *rest)
-    judge(r"\frac{1}{2}", r"\sqrt{x}")  # the first parse builds tables
-    os.write(replies, b"ready\n")
-    for line in sys.stdin:
-        # should the parent be killed while sympy computes, nobody else would end this process
-        cpu_seconds = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-        resource.setrlimit(resource.RLIMIT_CPU, (int(cpu_seconds + 2 * deadline) + 1, resource.RLIM_INFINITY))
-        os.write(replies, json.dumps(judge(*json.loads(line))).encode() + b"\n")
-
-
-# ---- in the parent --------------------------------------------------------------------------------------------------
+# ---- in the parent -----------------------------------------------------------------------------------------
 
 
 class Verifier:
-    """Owns up to `n_workers` processes; an item gets `deadline` seconds, a process `memory_gb` GiB of address space."""
+    """Up to `n_workers` processes; an item gets `deadline` seconds, a process `memory_gb` GiB of addresses.
 
-    def __init__(self, n_workers: int = 2, deadline: float = 5.0, memory_gb: float = 2.0):
-        self.n_workers, self.deadline, self.memory_gb = n_workers, deadline, memory_gb
-        self.failures = 0  # comparisons ended by the deadline, the worker's death or its memory limit, scored 0.0
+    Unless given, the workers share the cores with those of this machine's other ranks: cores / ranks, 1 to 8.
+    """
+
+    def __init__(
+        self,
+        extract: str = "boxed",
+        n_workers: int | None = None,
+        deadline: float = 5.0,
+        memory_gb: float = 2.0,
+    ):
+        ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by torchrun
+        self.n_workers = n_workers or max(1, min(8, len(os.sched_getaffinity(0)) // ranks))
+        self.extract, self.deadline, self.memory_gb = extract, deadline, memory_gb
+        self.failures = (
+            0  # comparisons ended by the deadline, the worker's death or its memory limit, scored 0.0
+        )
         self.failed_starts = 0  # in a row
         self.idle = []  # worker processes
-        self.busy = {}  # worker process -> its (gold, answer), None while it starts, and its limit in monotonic seconds
+        self.busy = {}  # worker -> its (gold, answer), None while it starts, and its limit in monotonic seconds
+
+    def reward(self, texts: list[str], golds: list[str]) -> list[float]:
+        """The rewards of whole responses; a fork's reward is any callable of this form."""
+        return self.score([extract_answer(text, self.extract) for text in texts], golds)
 
     def score(self, answers: list[str | None], golds: list[str]) -> list[float]:
         """1.0 where the extracted answer is right, else 0.0; a pair that occurs twice is judged once."""
@@ -283,7 +240,9 @@ class Verifier:
         """Which golds only the same text can match, although they are not words."""
         algebra = {gold: quick_verdict(gold, r"\alpha_{99}") is None for gold in golds}
         by_text = {gold: is_words(gold) or bool(BASED.fullmatch(canonical(gold))) for gold in golds}
-        verdicts = {(gold, None): None if algebra[gold] and not by_text[gold] else by_text[gold] for gold in golds}
+        verdicts = {
+            (gold, None): None if algebra[gold] and not by_text[gold] else by_text[gold] for gold in golds
+        }
         self._settle(verdicts)
         return [i for i, gold in enumerate(golds) if not verdicts[gold, None]]
 
@@ -298,17 +257,25 @@ class Verifier:
             self._receive(verdicts)
 
     def _start_worker(self) -> None:
-        # not a fork: the parent has threads and CUDA; a fixed hash seed because sympy depends on the order of its sets
-        command = [sys.executable, __file__, str(self.memory_gb), str(self.deadline)]
+        # not a fork: the parent has threads and CUDA; a fixed hash seed: sympy depends on the order of its sets
+        command = [sys.executable, JUDGE, str(self.memory_gb), str(self.deadline)]
         # a session of its own, so that Ctrl-C and torchrun's signals to the parent's group do not reach it
-        worker = subprocess.Popen(command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
-                                  env={**os.environ, "PYTHONHASHSEED": "0"})
+        worker = subprocess.Popen(
+            command,
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            env={**os.environ, "PYTHONHASHSEED": "0"},
+        )
         self.busy[worker] = None, time.monotonic() + STARTUP_LIMIT
 
     def _send(self, queue: deque) -> None:
         worker = self.idle.pop()
         try:
-            worker.stdin.write(json.dumps(queue[0]).encode() + b"\n")  # far below a pipe's 64 kB: never blocks
+            worker.stdin.write(
+                json.dumps(queue[0]).encode() + b"\n"
+            )  # far below a pipe's 64 kB: never blocks
             self.busy[worker] = queue.popleft(), time.monotonic() + self.deadline
         except BrokenPipeError:  # it died while idle, so the item is not to blame
             end(worker)
@@ -330,7 +297,9 @@ class Verifier:
                 self.failures += pair is not None
                 self.failed_starts += pair is None
                 if self.failed_starts == 3:
-                    raise RuntimeError("verifier workers did not start, three in a row; they said why on stderr")
+                    raise RuntimeError(
+                        "verifier workers did not start, three in a row; they said why on stderr"
+                    )
             if pair:
                 verdicts[pair] = bool(reply) and json.loads(reply)
 
@@ -351,7 +320,3 @@ def end(worker: subprocess.Popen) -> None:
     worker.stdin.close()
     worker.stdout.close()
     worker.wait()
-
-
-if __name__ == "__main__":
-    serve(*map(float, sys.argv[1:]))
