@@ -1,18 +1,23 @@
 r"""Is this answer right?  1.0 or 0.0 for an extracted answer and the dataset's gold answer.
 
 Answers are judged by math-verify, gold first, in worker processes that the parent kills when an item exceeds
-its deadline (judge.py): math-verify's own timeouts are SIGALRM in the main thread only (Math-Verify#50), and some
-inputs, such as `9^{9^{9^9}}`, cannot be interrupted from within (Math-Verify#63).  A wrong 1.0 does more harm than
-a missed one, so where math-verify is generous we are stricter:
+its deadline (judge.py): math-verify's own timeouts are SIGALRM in the main thread only (Math-Verify#50), and
+some inputs, such as `9^{9^{9^9}}`, cannot be interrupted from within (Math-Verify#63).  A wrong 1.0 does more
+harm than a missed one, so where math-verify is generous we are stricter:
 
 - Written numbers (integers, decimals, scientific notation such as `4.5e33`) must be equal.  A decimal against
-  another number (1/3, \sqrt{2}) must agree to 5e-6 relative, six significant digits: 0.333333 is right for 1/3,
-  0.33 is not.  Other numbers must be equal.  (math-verify rounds to six places after the point, which accepts
-  1e-20 for 1e-21, and drops small differences, Math-Verify#14.)  `18\%` is right for 18 and for 0.18.
+  another number (1/3, \sqrt{2}) must agree to 5e-6 relative, six significant digits: 0.333333 is right for
+  1/3, 0.33 is not.  Other numbers must be equal.  (math-verify rounds to six places after the point, which
+  accepts 1e-20 for 1e-21, and drops small differences, Math-Verify#14.)  `18\%` is right for 18 and for 0.18.
+- A unit of the list below may be left out, but not be another (`5\text{ cm}` for `5\text{ m}`); every other
+  word behind a number belongs to the answer (`5\text{ million}`, `5\text{ squared}`).
+- Three letters or more, or two capitals, are a name (HHT, IX, \angle ABC), not a product.  `(x,y)=(2,1)` is
+  wrong for `x=1,y=2`, `m` for `M`, `52_7` for `52_8`.
 - `x=42` is right for 42; `41=42` and `2x=42` are not: what an answer equates must be a name or be equal.
-- `52_7` is wrong for `52_8`, `m` for `M`, `5\text{ million}` for 5; words and lists with an ellipsis are compared
-  as text only.
-- Answers over MAX_LENGTH characters are wrong.  Units and degree signs are ignored.
+- Words, whatever their dress, and lists with an ellipsis are compared as text only.
+- Answers over MAX_LENGTH characters are wrong.
+
+The last box counts, even in an unfinished thought: text before `</think>` is the response's, too.
 """
 
 import json
@@ -21,7 +26,8 @@ import re
 import subprocess
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Callable
 from fractions import Fraction
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -34,7 +40,10 @@ STARTUP_LIMIT = 300.0  # seconds for a worker to import sympy, on the busiest ma
 # ---- from a response to its answer -------------------------------------------------------------------------
 
 BOX_OR_BRACE = re.compile(r"\\\\?(?:boxed|fbox)(?![a-zA-Z])\s*(\{?)|\\.|[{}]", re.DOTALL)
-UNBRACED = re.compile(r"[^\s$]*")
+UNBRACED = re.compile(r"(?:(?![a-zA-Z]{2}|[a-zA-Z]\s)[^\s$]+)?")  # nothing of "\boxed as asked"
+MENTION = re.compile(
+    r"(?i:\\[a-z]*dots|\\text\w*|\\[,;:! ]|(?:(?:your|the|final) )*answer(?: here)?|[\s.…{}~?])*"
+)
 NUMBER_RUN = re.compile(
     r"(?:(?<![\w)}\].])-\$?)?(?:(?<![\d.])\.\d+|\d[\d,]*(?:\.\d+)?)(?:[eE][+-]?\d+(?!\w))?"
 )
@@ -43,22 +52,27 @@ NUMBER_RUN = re.compile(
 def last_boxed(text: str) -> str | None:
     r"""Content of the last complete \boxed{...} or \fbox{...}, also of "\boxed 5"; None if there is none.
 
-    One pass with a stack of open braces, because a scan per box is quadratic in "\boxed{\boxed{...".
+    A box that is only mentioned ("in the \boxed{} format") does not replace the one before it.  One pass with a
+    stack of open braces, because a scan per box is quadratic in "\boxed{\boxed{...".
     """
-    open_braces, last_start, content = [], -1, None
+    open_braces, last_start, content, mention = [], -1, None, None
     for token in BOX_OR_BRACE.finditer(text):
-        is_box = len(token[0]) > 2
+        is_box, start = len(token[0]) > 2, token.end()
         if token[0] == "{" or is_box and token[1]:
-            open_braces.append((is_box, token.end()))
-        elif is_box and (unbraced := UNBRACED.match(text, token.end())[0].rstrip(".,;")):
-            last_start, content = token.end(), unbraced
+            open_braces.append((is_box, start))
+            continue
+        if is_box:
+            found = UNBRACED.match(text, start)[0].rstrip(".,;")
+            is_box = found != ""
         elif token[0] == "}" and open_braces:
             is_box, start = open_braces.pop()
-            if (
-                is_box and start > last_start
-            ):  # an outer box ends after the inner one, but does not begin after it
-                last_start, content = start, text[start : token.start()]
-    return content
+            found = text[start : token.start()] if is_box else ""
+        if is_box and start > last_start:  # an outer box ends after the inner one, but does not begin after it
+            if len(found) < 50 and MENTION.fullmatch(found):
+                mention = found
+            else:
+                last_start, content = start, found
+    return mention if content is None else content
 
 
 def last_number(text: str) -> str | None:
@@ -76,60 +90,307 @@ def extract_answer(text: str, how: str) -> str | None:
     return {"boxed": last_boxed, "last_number": last_number}[how](text)
 
 
-# ---- from an answer to its canonical text, and the verdicts that need no algebra ---------------------------
+# ---- any answer: notation, members -------------------------------------------------------------------------
 
+COMMANDS = dict(zip(
+    "×·÷π∞√±∓≤≥≠∪∩∈∅⟨⟩",
+    "times cdot div pi infty sqrt pm mp le ge ne cup cap in emptyset langle rangle".split(),
+))
 ASCII = str.maketrans(
     {chr(0xFF01 + i): chr(0x21 + i) for i in range(94)}  # full-width forms
     | dict.fromkeys("−–‐‑", "-")
     | dict.fromkeys("′’", "'")
     | dict.fromkeys("\u00a0\u2002\u2003\u2009\u202f\u3000", " ")
     | dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff")
-    | {
-        "×": r"\times ",
-        "·": r"\cdot ",
-        "÷": r"\div ",
-        "π": r"\pi ",
-        "∞": r"\infty ",
-        "°": r"^{\circ}",
-        "√": r"\sqrt ",
-        "±": r"\pm ",
-        "≤": r"\le ",
-        "≥": r"\ge ",
-        "∪": r"\cup ",
-        "∩": r"\cap ",
-        "∈": r"\in ",
-    }
+    | {symbol: rf"\{command} " for symbol, command in COMMANDS.items()}
+    | dict(zip("ℤℕℝℚℂ", (rf"\mathbb{{{letter}}}" for letter in "ZNRQC")))
+    | {"°": r"^{\circ}"}
 )
 SUPERSCRIPTS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
-TEXT = r"\\(?:text|mbox|mathrm|textrm|textbf|mathbf)\s*\{"
-UNIT_WORDS = (
-    "(?:square |cubic )?(?:[ckm]m|kg|(?:centi|kilo)?met(?:er|re)s?|miles?|inch(?:es)?|feet|foot|units?|"
-    "degrees?|grams?|pounds?|seconds?|minutes?|hours?|days?|weeks?|months?|years?|mph|dollars?|cents?|ways?)"
-)
-NO_UNITS = r"or|and|if|for|not|mod|is|plus|minus|pi|dozen|hundreds?|thousands?|[mbtr]+illions?|[ap]\.?m"
-NOT_A_UNIT = rf"(?!\s*(?i:{NO_UNITS})\b|\s*[abcdefijklnopqrtuvwxyz]\s*\}})"  # \text{ or more}, \mathrm{e}
-REWRITES = [
+FONT = r"\\(?:text(?:bf|it|rm|sf|tt|up|normal)?|[mh]box|math(?:rm|bf|it|sf|tt)|boldsymbol|bm|emph)\s*"
+TEXT = FONT + r"\{"
+AND_OR = rf"(?:,?\s*{TEXT}[\s,]*%s[\s,]*\}}|,?(?<![a-zA-Z\\])\s+%s\s|\\(?:%s)(?![a-zA-Z]))\s*"
+NOTATION = [
     (re.compile(pattern), replacement)
     for pattern, replacement in [
-        (r"(?<!\\)\\!\s*|(?<!\\)\\[()\[\]]|\\?\$|\\(?:left|right|displaystyle)(?![a-zA-Z])\.?", ""),
-        (r"(?<=\d)\\,(?=\d{3})", ""),
-        (r"(?<!\\)\\[,;: ]|~|\\q?quad(?![a-zA-Z])|\s+", " "),
+        (r"\*\*|(?<!\\)(?:\$|\\[()\[\]])", ""),
+        (r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits)(?![a-zA-Z])\.?", ""),
+        (r"\{\s*\\(?:bf|it|rm|sf|tt|bfseries|itshape)(?![a-zA-Z])\s*", r"\\text{"),
+        (r"(?<!\\)\\!\s*", ""),
+        (r"(?<=\d)\{[\s~]*(?:\\,)?\}(?=\d{3})|(?<!\\)\\[,;: ]|~|\\q?quad(?![a-zA-Z])|\s+", " "),
         (r"\{\s*,\s*\}", ","),
+        (r"(?<![\d.,^_])\d{1,3}(?: +\d{3})+(?! *[\d/])", lambda number: number[0].replace(" ", "")),
         (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
-        (r"\\%|(?<=\d)\s*percent$", "%"),
-        (r"\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})|\\degree(?![a-zA-Z])", ""),
+        (rf"\\%|{TEXT}\s*(?:\\?%|per ?cent)\s*\}}|(?<=[\d}}])\s*per ?cent\b", "%"),
+        (r"\\leq(?:slant|q)?(?![a-zA-Z])|<=", r"\\le "),
+        (r"\\geq(?:slant|q)?(?![a-zA-Z])|>=", r"\\ge "),
+        (r"\\neq(?![a-zA-Z])|!=|\\not\s*=", r"\\ne "),
+        (r"(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup "),
+        (r"\\langle(?![a-zA-Z])([^|]*,[^|]*?)\\rangle(?![a-zA-Z])|^\s*<([^<>]*,[^<>]*)>\s*$", r"(\1\2)"),
+        (AND_OR % ("or", "or", "vee|lor"), r"\\lor "),
+        (AND_OR % ("and", "and", "wedge|land"), r"\\land "),
+        (rf"(?<=[\d}}]){TEXT}\s*(?:degrees?|deg)\s*\}}", r"^{\\circ}"),
+        (r"\b([ap])\.\s?m\.|\b([AP])\.\s?M\.", r"\1\2m"),
+        (r"\s*\^\s*(?:\\(?:circ|degree)|\{\s*\\(?:circ|degree)\s*\})|\\degree(?![a-zA-Z])", r"^{\\circ}"),
+    ]
+]
+SPELLING = [  # what is left to do after words, units and conditions
+    (re.compile(pattern), replacement)
+    for pattern, replacement in [
+        (r"\\\$", ""),
         (rf"^\s*{TEXT}([^{{}}]*)\}}[\s.]*$", r"\1"),
-        (rf"(?<=[\w}}).])\s*{TEXT}{NOT_A_UNIT}[a-zA-Z ./^-]+\}}\s*(?:\^\s*\{{?\d\}}?)?[\s.]*$", ""),
-        (rf"(?<=\d)\s*{UNIT_WORDS}(?:\^\{{?\d\}}?)?[\s.]*$", ""),
         (r"'+", lambda primes: r"^{" + r"\prime" * len(primes[0]) + "}"),  # math-verify drops them
         (r"(\d*)\.(\d*)\\(?:overline|bar)\{(\d+)\}", lambda match: repeating_decimal(*match.groups())),
         (r"[\s.,;]+$|(?<=\d)\.(?![\d.])", ""),
         (r"(?<![a-zA-Z\\])E(?=_)", r"\\mathcal{E}"),  # an energy E_1; math-verify always takes E for 2.718
         (r"(?<=[\d.])[eE]([+-]?\d+)", r"\\times10^{\1}"),  # math-verify reads 4.5e33 as 4.5 * e * 33
         (r"(?<![\w.^])(\d+)\s+(\d+)\s*/\s*(\d+)(?!\w)", r"\1\\frac{\2}{\3}"),
+        (r"(\\[a-zA-Z]+)\s+(?![\sa-zA-Z])", r"\1"),
         (r"(?<![0-9a-zA-Z])\s+|\s+(?![0-9a-zA-Z])", ""),  # the others stay: "1 3" is not 13
     ]
 ]
+SEPARATOR_OR_BRACKET = re.compile(r"\\?[{}()\[\]]|[;=]|,(?!(?<=\d,)\d{3}(?!\d))|\\l(?:or|and)(?![a-zA-Z])")
+
+
+def to_ascii(text: str) -> str:
+    """Unicode digits, full-width forms, common symbols in ASCII; x² becomes x^{2}, where NFKC gives x2."""
+    if text.isascii():
+        return text
+    text = re.sub(r"√\s*(\d+)", r"\\sqrt{\1}", text).translate(ASCII)
+    text = re.sub("[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+", lambda run: "^{" + run[0].translate(SUPERSCRIPTS) + "}", text)
+    return re.sub(r"(?![0-9])\d", lambda digit: str(int(digit[0])), text)
+
+
+def per_member(text: str, rewrite: Callable[[str], str], brackets=("(", "[", r"\{"), levels: int = 4) -> str:
+    """Rewrites each member of a list, set or tuple and each side of an equation; else the whole text."""
+    depth, parts, start = 0, [], 0  # members and separators in turn
+    for token in SEPARATOR_OR_BRACKET.finditer(text):
+        if token[0][-1] in "{([":
+            depth += 1
+        elif token[0][-1] in "})]":
+            depth -= 1
+        elif depth == 0:
+            parts += [text[start : token.start()], token[0]]
+            start = token.end()
+        if depth < 0 or not levels:
+            return rewrite(text)
+    parts.append(text[start:])
+    if len(parts) > 1:
+        parts[::2] = [per_member(member, rewrite, brackets, levels - 1) for member in parts[::2]]
+        return "".join(parts)
+    group = re.fullmatch(r"(\s*(\\\{|[(\[]))(.*)((?:\\\}|[)\]])\s*)", text, re.DOTALL)
+    if group and group[2] in brackets:
+        return group[1] + per_member(group[3], rewrite, brackets, levels - 1) + group[4]
+    return rewrite(text)
+
+
+def braced_roots(text: str) -> str:
+    r"""\sqrt(2) and sqrt(2) as \sqrt{2}."""
+    for root in reversed(list(re.finditer(r"(?<![a-zA-Z])\\?sqrt\s*(\[[^\[\]]*\])?\s*\(", text))):
+        depth = 1
+        for bracket in re.finditer(r"[()]", text[root.end() :]):
+            depth += 1 if bracket[0] == "(" else -1
+            if depth == 0:
+                end = root.end() + bracket.start()
+                inside = text[root.end() : end]
+                text = rf"{text[: root.start()]}\sqrt{root[1] or ''}{{{inside}}}{text[end + 1 :]}"
+                break
+    return text
+
+
+# ---- words and choices -------------------------------------------------------------------------------------
+
+WORDS = r"[A-Za-z]{4,}|(?:[A-Za-z]{2,}[ -])+[A-Za-z]{2,}|(?i:yes|no|odd)"
+SAID = (  # what may stand before a word or a choice
+    r"(?:(?:(?:the|this|that|my) )?(?:(?:correct|final|given) )?"
+    r"(?:answer|statement|claim|assertion|proposition|conjecture|option|choice|it)(?: is:?|:)? )?"
+)
+OPPOSITE = {"yes": "no", "no": "yes", "true": "false", "false": "true"}
+
+
+def plain(text: str) -> str:
+    """Words without fonts, quotes, brackets round the whole, final stops."""
+    dress = rf"{FONT}|\\(?:bf|it|rm|sf|left|right|q?quad)(?![a-zA-Z])|\\[,;:! ]|[{{}}$*`\"“”~\s]|''"
+    text = re.sub(r"\s*([,;])\s*", r"\1 ", " ".join(re.sub(dress, " ", to_ascii(text)).split()))
+    text = re.sub(r"\b([A-Z]) (?=[A-Z]\b)", r"\1", text)
+    text = re.sub(r"^[(\[]([^()\[\]]*)[)\]][.!]?$", r"\1", text.strip("_ .,;:?"))
+    return re.sub(r"(?<=[a-zA-Z]{2})!+$", "", text.strip("_ .,;:?"))
+
+
+def is_words(gold: str) -> bool:
+    return bool(re.fullmatch(rf"\s*{TEXT}[^{{}}0-9]*\}}[\s.]*", gold) or re.fullmatch(WORDS, plain(gold)))
+
+
+def same_words(gold: str, answer: str) -> bool:
+    def fold(text: str) -> str:  # "Yes" and "YES", but not "AaBb"
+        words = r"(?<![A-Za-z])(?:[A-Z]?[a-z]+|[A-Z]{2,})(?![A-Za-z])"
+        return re.sub(words, lambda word: word[0].lower(), plain(text))
+
+    gold, said = fold(gold), fold(answer)
+    if re.fullmatch("[A-Za-z]", gold):  # "(B)", "B.", "The answer is B", "(B) 5", "B: 5"
+        behind = r"(?:\(([A-Z])\)|([A-Z])[).:]) (?!.*(?:\b(?:and|or|not)\b|\([A-Z]\)))"
+        choice = re.fullmatch(rf"{SAID}\(?([A-Za-z])\)?[.:]?|{behind}.*", said)
+        return choice is not None and gold in choice.groups()
+    if gold in OPPOSITE:  # "not true" is false; behind "Yes, " nothing may take it back
+        others = "|".join([*OPPOSITE.keys() - {gold}, *(("not", "never", "cannot") if gold in ("yes", "true") else ())])
+        yes = rf"{gold}(?:[,;:] (?!.*\b(?:{others})\b).*)?"
+        return bool(re.fullmatch(SAID + (rf"(?:{yes}|not {OPPOSITE[gold]})" if gold in ("true", "false") else yes), said))
+    return gold == said
+
+
+# ---- units, and conditions behind an answer ----------------------------------------------------------------
+
+UNITS = """
+m meter metre м метр 米|cm centimeter centimetre см 厘米|mm millimeter millimetre мм 毫米|nm nanometer
+km kilometer kilometre км 千米 公里|in inch 英寸|ft foot feet 英尺|yd yard|mi mile 英里|Å|ly|acre|ha hectare
+L l liter litre л 升|mL ml milliliter millilitre мл 毫升|gal gallon|cup|pint|quart
+g gm gram gramme г 克|kg kilogram kilo кг 千克 公斤|mg milligram 毫克|ton tonne т 吨|lb pound £ GBP|oz ounce
+s sec second с сек 秒|min minute мин 分钟|h hr hour ч час 小时|day день дней 天|week|month 月|yr year год лет 年
+deg degree 度|rad radian|C Celsius|F Fahrenheit|K Kelvin kelvin|dollar USD $ 美元|cent ¢|€ euro EUR евро
+¥ yuan yen RMB CNY 元 円|₹ rupee Rs|₽ ruble rouble руб рублей|N newton|J joule|W watt|V volt|A amp ampere
+Hz hertz|Pa pascal|eV|mol mole|T tesla|Ω ohm|pc parsec|AU|erg|dyn dyne|cal calorie|atm|kWh
+person people 人|man men|woman women|child children|child's|个|名|只|本|次|种|条|개|명|vertex vertices
+apple|arrangement|bag|ball|balloon|banana|bead|bird|block|book|bottle|box|boy|brick|cake|can|candy|car|card|cat|chair
+choice|circle|class|coin|combination|cookie|cow|crayon|cupcake|customer|dap|diagonal|digit|divisor|dog|edge|egg
+element|employee|episode|face|factor|fish|flower|friend|fruit|game|girl|goat|group|guest|handshake|hat|horse
+house|integer|item|jar|kid|leg|letter|line|marble|match|meal|member|muffin|multiple|number|orange|outcome|outfit|page
+path|pen|pencil|permutation|photo|pie|piece|pizza|plant|player|point|polynomial|possibility|question|rectangle
+region|rose|row|scoop|seat|sequence|sheet|shirt|shoe|side|slice|solution|song|sticker|student|subset|teacher|term
+ticket|tile|toy|tree|triangle|trip|value|vote|way|wheel|window|worker
+"""
+UNITS = {form: line.split()[0] for line in re.split(r"[|\n]", UNITS.strip()) for form in line.split()}
+UNITS |= {p + u: p + u for p in "fnµkMG" for u in "m s g J W V A N L Hz Pa eV pc yr cal mol".split()}
+UNITS |= {"unit": "", "total": "", "mph": "mi/h", "kmph": "km/h", "kph": "km/h"}
+ADJECTIVES = {"distinct", "different", "possible", "total", "lattice", "children"}
+UNIT_START = re.compile(
+    rf"{FONT}|\\(?:frac|mu|Omega|AA|\$)|\^\{{\\circ|(?<=[\d}}). ])[^\W\d_]|[€£¥₹₽¢]"
+)
+UNIT_TOKEN = re.compile(
+    r"(?P<skip>\\cdot(?![a-zA-Z])|[*.(){}\s-])|(?P<per>/|@*per(?![a-zA-Z]))|\^\{?(?P<power>-?\d)\}?"
+    r"|@*(?P<square>square|sq|平方)(?![a-z])|@*(?P<cubic>cubic|cu|立方)(?![a-z])"
+    r"|(?P<text>@*)(?P<word>[^\W\d_]+|[€£¥₹₽¢])"
+)
+CURRENCY = re.compile(r"\s*([+-]?)\s*(?:US)?(\\\$|[€£¥₹₽]|(?:Rs\.?|USD|EUR)(?=\W|\d))\s*(?=[\d.(\\])")
+TRIG = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])(?!\s*\^\s*\{?\s*-)")
+CONDITION = re.compile(
+    r"[\s,;.]*(?:(?:where|for|with|and|all|any|some|every|each|\\forall|\\land)\s+)*"
+    r"(?:integers?\s+(?P<n>[a-zA-Z])|(?P<k>[a-zA-Z])\s*(?:\\in\s*(?:\\mathbb)?\s*(?P<set>[ZNQRC]\s*\^?_?\s*[+*]?)"
+    r"|(?:is|are)?\s*(?:an|any|some|all)?\s*integers?))[\s.]*"
+)
+
+
+def unit_of(text: str, symbols: bool) -> str | None:
+    r"""The unit that the text spells, in one form ("\frac{m}{s^2}": "m^1 s^-2"), or None.
+
+    Outside \text{}, short symbols could be variables: without `symbols` only cm, mm, km, kg and words are units.
+    """
+    text = re.sub(
+        rf"{TEXT}((?:[^{{}}]|\{{[^{{}}]*\}})*)\}}",
+        lambda words: re.sub(r"(?<![\\a-zA-Z])([^\W\d_]+)", r"@\1", words[1]) + " ",
+        text,
+    )
+    text = re.sub(r"\\frac\s*\{?([^{}]*)\}?\s*\{([^{}]*)\}", r"\1/(\2)", text.replace(r"^{\circ}", " @deg "))
+    for command, symbol in {r"\mu": "@µ", r"\Omega": "@Ω", r"\AA": "@Å", r"\$": "@dollar"}.items():
+        text = text.replace(command, symbol)
+    text = re.sub(r"@µ\s*@?(?=[a-zA-Z])", "@µ", text)
+    powers, sign, ahead, last, words, bare, position = Counter(), 1, 1, "", [], [], 0
+    while position < len(text):
+        token = UNIT_TOKEN.match(text, position)
+        if token is None:
+            return None
+        position = token.end()
+        if token["per"]:
+            sign = -1
+        elif token["square"] or token["cubic"]:
+            ahead = 2 if token["square"] else 3
+        elif token["power"]:
+            powers[last] += sign * (int(token["power"]) - 1)
+        elif token["word"] in ADJECTIVES and re.match(r"\s*@*[a-z]", text[position:]):
+            continue
+        elif word := token["word"]:
+            forms = [word, word.lower()] if len(word) > 1 else [word]
+            forms += [re.sub(pattern, single, form) for form in forms if len(form) > 3
+                      for pattern, single in ((r"s$", ""), (r"es$", ""), (r"ies$", "y"))]
+            last = next((UNITS[form] for form in forms if form in UNITS), None)
+            if last is None:
+                return None
+            words.append(word)
+            bare += [] if token["text"] or not word.isascii() else [word]
+            powers[last] += sign * ahead
+            ahead = 1
+    if ahead != 1 or not powers:
+        return None
+    alone = len(powers) == 1 and abs(sum(powers.values())) == 1
+    if alone and words[0] in ("C", "F", "K", "T") or powers["deg"] and powers.keys() - {"deg", "C", "F", ""}:
+        return None  # 5 K may be 5000, 40° N is no angle
+    short = [word for word in bare if len(word) < 3 and word not in ("cm", "mm", "km", "kg")]
+    if short and not (symbols and (not alone or len(short[0]) == 2)):
+        return None
+    return " ".join(sorted(f"{name}^{power}" for name, power in powers.items() if name))
+
+
+def without_unit(member: str, symbols: bool) -> tuple[str, str | None]:
+    """The member without its unit or sign of a currency, and the unit, if there is one."""
+    if currency := CURRENCY.match(member):
+        return currency[1] + member[currency.end() :], unit_of(currency[2].removeprefix("US"), True)
+    for start in UNIT_START.finditer(member):
+        value = member[: start.start()].rstrip(" ~")
+        if re.search(r"(?<!\\circ)[\d})!.]$|\\pi$|(?<![a-zA-Z\\])[a-zA-Z]$", value):
+            unit = unit_of(member[start.start() :], symbols)
+            if unit is not None:
+                return value, unit
+    return member, None
+
+
+def without_condition(text: str) -> tuple[str, str | None]:
+    r"""The answer without the "(k\in\mathbb{Z})" behind it, and the domain of k, if there is one."""
+    for start in re.finditer(rf"[\s,;(]|{FONT}|\\(?:forall|land)", text):
+        tail = re.sub(rf"{FONT}|[{{}}()]", " ", text[start.start() :])
+        if match := CONDITION.fullmatch(tail):
+            value, name = text[: start.start()].rstrip(" ,;"), match["k"] or match["n"]
+            if name in re.sub(r"\\[a-zA-Z]+", "", value):
+                return value, re.sub(r"\s|\^|_", "", match["set"] or "Z")
+    return text, None
+
+
+def read(text: str, symbols: bool = False) -> tuple[str, set[str], str | None]:
+    """Canonical text, units, domain of a parameter."""
+    text = to_ascii(text)
+    for pattern, replacement in NOTATION:
+        text = pattern.sub(replacement, text)
+    text, domain = without_condition(braced_roots(text))
+    units = set()
+
+    def undress(member: str) -> str:
+        if TRIG.search(member):
+            return member.replace(r"^{\circ}", r"\degree ")  # of an angle inside a function, so it counts
+        member, unit = without_unit(member, symbols)
+        units.update([unit] if unit else [])
+        return member.replace(r"^{\circ}", "")
+
+    text = per_member(text, undress).replace(r"\degree ", r"^{\circ}")
+    for pattern, replacement in SPELLING:
+        text = pattern.sub(replacement, text)
+    return text, units, domain
+
+
+def canonical(text: str) -> str:
+    """The answer without dressing (dollars, units, spaces), for comparing and for parsing."""
+    return read(text)[0]
+
+
+def read_pair(gold: str, answer: str) -> tuple[str, str] | None:
+    """The canonical texts; None where they name different units or domains."""
+    gold, gold_units, gold_domain = read(gold)
+    # beside a gold without letters, m is not a variable
+    answer, units, domain = read(answer, symbols=not re.search("[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", gold)))
+    if gold_units and units and gold_units != units or gold_domain and domain and gold_domain != domain:
+        return None
+    return gold, answer
+
+
+# ---- numbers -----------------------------------------------------------------------------------------------
+
 NUMBER = re.compile(
     r"([+-]?)([1-9]\d{0,2}(?:,\d{3})+(?!\d)|\d*)(\.\d+)?(?<=\d)"
     r"(?:(?:\\times|\\cdot|\*) ?10\^(?:\{\+?(-?\d{1,3})\}|(-?\d{1,3})))?(%?)"
@@ -137,26 +398,9 @@ NUMBER = re.compile(
 BASED = re.compile(r"(\d[0-9A-Fa-f]*)_\{?(\d+)\}?")
 
 
-def to_ascii(text: str) -> str:
-    """Unicode digits, full-width forms, common symbols in ASCII; x² becomes x^{2}, where NFKC gives x2."""
-    if text.isascii():
-        return text
-    text = text.translate(ASCII)
-    text = re.sub("[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+", lambda run: "^{" + run[0].translate(SUPERSCRIPTS) + "}", text)
-    return re.sub(r"(?![0-9])\d", lambda digit: str(int(digit[0])), text)
-
-
 def repeating_decimal(integer: str, decimals: str, period: str) -> str:
     nines = (10 ** len(period) - 1) * 10 ** len(decimals)
     return rf"\frac{{{int(integer + decimals + period) - int('0' + integer + decimals)}}}{{{nines}}}"
-
-
-def canonical(text: str) -> str:
-    """The answer without dressing (dollars, units, spaces), for comparing and for parsing."""
-    text = to_ascii(text)
-    for pattern, replacement in REWRITES:
-        text = pattern.sub(replacement, text)
-    return text
 
 
 def written_number(text: str) -> tuple[Fraction, bool] | None:
@@ -169,34 +413,42 @@ def written_number(text: str) -> tuple[Fraction, bool] | None:
     return (-1 if sign == "-" else 1) * mantissa * Fraction(10) ** int(braced or bare or 0), bool(percent)
 
 
-def is_words(gold: str) -> bool:
-    return bool(re.fullmatch(rf"\s*(?:{TEXT}[^{{}}0-9]*\}}[\s.]*|(?i:yes|no|true|false))", gold))
+# ---- verdicts that need no algebra -------------------------------------------------------------------------
 
 
 def quick_verdict(gold: str, answer: str | None) -> bool | None:
     """Right, wrong, or None where only math-verify can tell."""
     if answer is None or len(answer) > MAX_LENGTH:
         return False
-    gold_is_text = is_words(gold)
-    gold, answer = canonical(gold), canonical(answer)
-    if gold_is_text:
-        gold, answer = (re.sub(r"[()]", "", text).lower() for text in (gold, answer))
-    if gold == answer or not answer:
-        return gold == answer != ""
+    is_letter = len(plain(gold)) == 1 and plain(gold).isalpha()
+    if is_words(gold) or is_letter:
+        right = same_words(gold, answer)
+        if right or not is_letter or len(plain(answer)) <= 1:
+            return right
+    pair = read_pair(gold, answer)
+    if pair is None:
+        return False
+    gold, answer = pair
+    if squeezed(gold) == squeezed(answer) or not answer:
+        return answer != ""
     gold_based, based = BASED.fullmatch(gold), BASED.fullmatch(answer)
     if gold_based or based:  # the question names the base, so the answer may leave it out
-        return gold_based is not None and (
-            based.groups() == gold_based.groups() if based else answer == gold_based[1]
-        )
+        if gold_based is None:
+            return False
+        return based.groups() == gold_based.groups() if based else answer == gold_based[1]
     gold_number, number = written_number(gold), written_number(answer)
     if gold_number and number:
         (gold_value, gold_percent), (value, percent) = gold_number, number
-        return (
-            gold_value == value
-            or percent != gold_percent
-            and (gold_value * 100 == value if percent else gold_value == value * 100)
+        return gold_value == value or percent != gold_percent and (
+            gold_value * 100 == value if percent else gold_value == value * 100
         )
-    return False if gold_is_text or "dots" in gold + answer or len(gold) > MAX_LENGTH else None
+    return False if "dots" in gold + answer or len(gold) > MAX_LENGTH else None
+
+
+def squeezed(text: str) -> str:
+    """Without the spaces and braces that TeX does not need."""
+    text = re.sub(r"\{(\\[a-zA-Z]+|[^\\{}])\}(?!\d)", r"\1", text)
+    return re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", text)
 
 
 # ---- in the parent -----------------------------------------------------------------------------------------

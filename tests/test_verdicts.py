@@ -184,13 +184,13 @@ VERDICTS = {
     "bases": [("52_8", "52_{8}", 1), ("52_8", "52", 1), ("52_8", "52_7", 0), ("52", "52_8", 0), ("52_8", "25_8", 0)],
     "malformed": [
         ("5", "5)", 0), ("5", r"\boxed{5\}}", 0), ("5", "\\", 0), ("42", "The answer is 42", 0), ("5", "\ud800", 0),
-        ("5", "5\x00", 0), ("42", "**42**", 0),
+        ("5", "5\x00", 0), ("42", "**42**", 1),
     ],
     "several boxes: the last complete one counts": [
         ("5", r"First \boxed{4}, but no: \boxed{5}.", 1), ("4", r"First \boxed{4}, but no: \boxed{5}.", 0),
         ("1,2", r"\boxed{1} and \boxed{2}", 0), ("2", r"\boxed{1} and \boxed{2}", 1), ("1", r"\boxed{1} and \boxed{2}", 0),
         ("5", r"\boxed{5}, \boxed{5}, \boxed{6}", 0), ("5", r"\boxed{x=\boxed{5}}", 1), ("6", r"\boxed{\boxed{5}+1}", 0),
-        ("6", r"\boxed{5} + 1 = \fbox{6}", 1), ("5", r"\boxed{5} and then \boxed{6", 1), ("5", r"\boxed{5} and \boxed{}", 0),
+        ("6", r"\boxed{5} + 1 = \fbox{6}", 1), ("5", r"\boxed{5} and then \boxed{6", 1), ("5", r"\boxed{5} and \boxed{}", 1),
         ("5", r"<think>Perhaps \boxed{4}?</think> The answer is $\boxed{5}$.", 1),
         ("4", r"<think>Perhaps \boxed{4}?</think> The answer is $\boxed{5}$.", 0),
         ("5", r"\boxed{4} " * 1000 + r"\boxed{5}", 1), ("5", r"\boxed{5} " * 1000 + r"\boxed{4}", 0),
