@@ -121,6 +121,20 @@ def positive_symbols(gold, answer) -> dict:
     return {symbol: sympy.Symbol(symbol.name, positive=True) for symbol in positive}
 
 
+# ---- lists with repeated members ---------------------------------------------------------------------------
+
+
+def same_members(gold, answer) -> bool:
+    """A list that repeats a member, which a set would forget, in any order."""
+    left = list(answer._unsorted_args) if isinstance(answer, FiniteSet) else [answer]
+    for member in gold._unsorted_args:
+        found = next((i for i, other in enumerate(left) if same(member, other)), None)
+        if found is None:
+            return False
+        left.pop(found)
+    return not left
+
+
 # ---- named values, tuples ----------------------------------------------------------------------------------
 
 
@@ -199,6 +213,8 @@ def solution_set(text: str):
 
 def sets_agree(gold: str, answer: str) -> bool | None:
     """None unless one is an inequality or set builder, and the other one, too, or a set."""
+    if re.search(r"\\infty\]|\[-\\infty", answer) and not re.search(r"\\infty\]|\[-\\infty", gold):
+        return False  # which sympy takes for open
     gold_set, answer_set = solution_set(gold), solution_set(answer)
     if not gold_set and not answer_set:
         return None
@@ -229,6 +245,11 @@ def equations_are_fair(gold, answer) -> bool:
 
 
 def same(gold, answer) -> bool:
+    if isinstance(gold, sympy.Expr) and isinstance(answer, sympy.Expr):
+        if answer.free_symbols and not gold.free_symbols:  # 0 of anything is not an answer to 0
+            return False
+    if isinstance(gold, FiniteSet) and len(set(gold._unsorted_args)) < len(gold._unsorted_args):
+        return same_members(gold, answer)
     named = named_agree(gold, answer)
     if named is not None:
         return named
