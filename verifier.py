@@ -67,7 +67,9 @@ def last_boxed(text: str) -> str | None:
         elif token[0] == "}" and open_braces:
             is_box, start = open_braces.pop()
             found = text[start : token.start()] if is_box else ""
-        if is_box and start > last_start:  # an outer box ends after the inner one, but does not begin after it
+        if (
+            is_box and start > last_start
+        ):  # an outer box ends after the inner one, but does not begin after it
             if len(found) < 50 and MENTION.fullmatch(found):
                 mention = found
             else:
@@ -92,24 +94,27 @@ def extract_answer(text: str, how: str) -> str | None:
 
 # ---- any answer: notation, members -------------------------------------------------------------------------
 
-COMMANDS = dict(zip(
-    "×·÷π∞√±∓≤≥≠∪∩∈∅⟨⟩",
-    "times cdot div pi infty sqrt pm mp le ge ne cup cap in emptyset langle rangle".split(),
-))
+SYMBOLS = dict(
+    zip(
+        "×·÷π∞√±∓≤≥≠∪∩∈∅⟨⟩",
+        "times cdot div pi infty sqrt pm mp le ge ne cup cap in emptyset langle rangle".split(),
+    )
+)
 ASCII = str.maketrans(
     {chr(0xFF01 + i): chr(0x21 + i) for i in range(94)}  # full-width forms
     | dict.fromkeys("−–‐‑", "-")
     | dict.fromkeys("′’", "'")
     | dict.fromkeys("\u00a0\u2002\u2003\u2009\u202f\u3000", " ")
     | dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff")
-    | {symbol: rf"\{command} " for symbol, command in COMMANDS.items()}
+    | {symbol: rf"\{command} " for symbol, command in SYMBOLS.items()}
     | dict(zip("ℤℕℝℚℂ", (rf"\mathbb{{{letter}}}" for letter in "ZNRQC")))
     | {"°": r"^{\circ}"}
 )
 SUPERSCRIPTS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 FONT = r"\\(?:text(?:bf|it|rm|sf|tt|up|normal)?|[mh]box|math(?:rm|bf|it|sf|tt)|boldsymbol|bm|emph)\s*"
 TEXT = FONT + r"\{"
-AND_OR = rf"(?:,?\s*{TEXT}[\s,]*%s[\s,]*\}}|,?(?<![a-zA-Z\\])\s+%s\s|\\(?:%s)(?![a-zA-Z]))\s*"
+AND_OR = rf"(?:,?\s*{TEXT}[\s,]*%s[\s,]*\}}|,?(?<![a-z]{{2}})\s+%s\s|\\(?:%s)(?![a-zA-Z]))\s*"
+ROOT = (r"(?<![a-zA-Z])\\?sqrt\s*((?:\[[^\[\]]*\])?)\s*\(((?:[^()]|\([^()]*\))*)\)", r"\\sqrt\1{\2}")
 NOTATION = [
     (re.compile(pattern), replacement)
     for pattern, replacement in [
@@ -132,6 +137,8 @@ NOTATION = [
         (rf"(?<=[\d}}]){TEXT}\s*(?:degrees?|deg)\s*\}}", r"^{\\circ}"),
         (r"\b([ap])\.\s?m\.|\b([AP])\.\s?M\.", r"\1\2m"),
         (r"\s*\^\s*(?:\\(?:circ|degree)|\{\s*\\(?:circ|degree)\s*\})|\\degree(?![a-zA-Z])", r"^{\\circ}"),
+        ROOT,
+        ROOT,  # a root in a root
     ]
 ]
 SPELLING = [  # what is left to do after words, units and conditions
@@ -163,7 +170,7 @@ def to_ascii(text: str) -> str:
 
 def per_member(text: str, rewrite: Callable[[str], str], brackets=("(", "[", r"\{"), levels: int = 4) -> str:
     """Rewrites each member of a list, set or tuple and each side of an equation; else the whole text."""
-    depth, parts, start = 0, [], 0  # members and separators in turn
+    depth, start, parts = 0, 0, []  # members and separators in turn
     for token in SEPARATOR_OR_BRACKET.finditer(text):
         if token[0][-1] in "{([":
             depth += 1
@@ -184,20 +191,6 @@ def per_member(text: str, rewrite: Callable[[str], str], brackets=("(", "[", r"\
     return rewrite(text)
 
 
-def braced_roots(text: str) -> str:
-    r"""\sqrt(2) and sqrt(2) as \sqrt{2}."""
-    for root in reversed(list(re.finditer(r"(?<![a-zA-Z])\\?sqrt\s*(\[[^\[\]]*\])?\s*\(", text))):
-        depth = 1
-        for bracket in re.finditer(r"[()]", text[root.end() :]):
-            depth += 1 if bracket[0] == "(" else -1
-            if depth == 0:
-                end = root.end() + bracket.start()
-                inside = text[root.end() : end]
-                text = rf"{text[: root.start()]}\sqrt{root[1] or ''}{{{inside}}}{text[end + 1 :]}"
-                break
-    return text
-
-
 # ---- words and choices -------------------------------------------------------------------------------------
 
 WORDS = r"[A-Za-z]{4,}|(?:[A-Za-z]{2,}[ -])+[A-Za-z]{2,}|(?i:yes|no|odd)"
@@ -211,8 +204,8 @@ OPPOSITE = {"yes": "no", "no": "yes", "true": "false", "false": "true"}
 def plain(text: str) -> str:
     """Words without fonts, quotes, brackets round the whole, final stops."""
     dress = rf"{FONT}|\\(?:bf|it|rm|sf|left|right|q?quad)(?![a-zA-Z])|\\[,;:! ]|[{{}}$*`\"“”~\s]|''"
-    text = re.sub(r"\s*([,;])\s*", r"\1 ", " ".join(re.sub(dress, " ", to_ascii(text)).split()))
-    text = re.sub(r"\b([A-Z]) (?=[A-Z]\b)", r"\1", text)
+    text = " ".join(re.sub(dress, " ", to_ascii(text)).split())
+    text = re.sub(r"\b([A-Z]) (?=[A-Z]\b)", r"\1", re.sub(r"\s*(?:[,;]|,? and\b)\s*", ", ", text))
     text = re.sub(r"^[(\[]([^()\[\]]*)[)\]][.!]?$", r"\1", text.strip("_ .,;:?"))
     return re.sub(r"(?<=[a-zA-Z]{2})!+$", "", text.strip("_ .,;:?"))
 
@@ -227,15 +220,17 @@ def same_words(gold: str, answer: str) -> bool:
         return re.sub(words, lambda word: word[0].lower(), plain(text))
 
     gold, said = fold(gold), fold(answer)
-    if re.fullmatch("[A-Za-z]", gold):  # "(B)", "B.", "The answer is B", "(B) 5", "B: 5"
-        behind = r"(?:\(([A-Z])\)|([A-Z])[).:]) (?!.*(?:\b(?:and|or|not)\b|\([A-Z]\)))"
-        choice = re.fullmatch(rf"{SAID}\(?([A-Za-z])\)?[.:]?|{behind}.*", said)
-        return choice is not None and gold in choice.groups()
-    if gold in OPPOSITE:  # "not true" is false; behind "Yes, " nothing may take it back
-        others = "|".join([*OPPOSITE.keys() - {gold}, *(("not", "never", "cannot") if gold in ("yes", "true") else ())])
-        yes = rf"{gold}(?:[,;:] (?!.*\b(?:{others})\b).*)?"
-        return bool(re.fullmatch(SAID + (rf"(?:{yes}|not {OPPOSITE[gold]})" if gold in ("true", "false") else yes), said))
-    return gold == said
+    right = re.escape(gold)
+    if len(gold) == 1:  # "(B)", "B.", "The answer is B", "(B) 5"
+        more = r"(?!.*(?:\b(?:and|or|not)\b|\([A-Z]\)))"
+        right = rf"{SAID}\(?{right}\)?|(?:\({right}\)|{right}[).:]) {more}.*"
+    elif gold in OPPOSITE:  # behind "Yes, " nothing may take it back; "not true" is false
+        taken_back = OPPOSITE.keys() - {gold} | (
+            {"not", "never", "cannot"} if gold in ("yes", "true") else set()
+        )
+        right = rf"{SAID}{gold}(?:[,:] (?!.*\b(?:{'|'.join(taken_back)})\b).*)?"
+        right += rf"|{SAID}not {OPPOSITE[gold]}" if gold in ("true", "false") else ""
+    return re.fullmatch(right, said) is not None
 
 
 # ---- units, and conditions behind an answer ----------------------------------------------------------------
@@ -249,25 +244,25 @@ s sec second с сек 秒|min minute мин 分钟|h hr hour ч час 小时|d
 deg degree 度|rad radian|C Celsius|F Fahrenheit|K Kelvin kelvin|dollar USD $ 美元|cent ¢|€ euro EUR евро
 ¥ yuan yen RMB CNY 元 円|₹ rupee Rs|₽ ruble rouble руб рублей|N newton|J joule|W watt|V volt|A amp ampere
 Hz hertz|Pa pascal|eV|mol mole|T tesla|Ω ohm|pc parsec|AU|erg|dyn dyne|cal calorie|atm|kWh
-person people 人|man men|woman women|child children|child's|个|名|只|本|次|种|条|개|명|vertex vertices
-apple|arrangement|bag|ball|balloon|banana|bead|bird|block|book|bottle|box|boy|brick|cake|can|candy|car|card|cat|chair
+mi/h mph|km/h kmph kph|person people 人|man men|woman women|child children|个|名|只|本|次|种|条|개|명
+vertex vertices|candy candies|possibility possibilities
+apple|arrangement|bag|ball|balloon|banana|bead|bird|block|book|bottle|box|boy|brick|cake|can|car|card|cat|chair
 choice|circle|class|coin|combination|cookie|cow|crayon|cupcake|customer|dap|diagonal|digit|divisor|dog|edge|egg
 element|employee|episode|face|factor|fish|flower|friend|fruit|game|girl|goat|group|guest|handshake|hat|horse
-house|integer|item|jar|kid|leg|letter|line|marble|match|meal|member|muffin|multiple|number|orange|outcome|outfit|page
-path|pen|pencil|permutation|photo|pie|piece|pizza|plant|player|point|polynomial|possibility|question|rectangle
-region|rose|row|scoop|seat|sequence|sheet|shirt|shoe|side|slice|solution|song|sticker|student|subset|teacher|term
+house|integer|item|jar|kid|leg|letter|line|marble|match|meal|member|muffin|multiple|number|orange|outcome|outfit
+page|path|pen|pencil|permutation|photo|pie|piece|pizza|plant|player|point|polynomial|question|rectangle|region
+rose|row|scoop|seat|sequence|sheet|shirt|shoe|side|slice|solution|song|sticker|student|subset|teacher|term
 ticket|tile|toy|tree|triangle|trip|value|vote|way|wheel|window|worker
 """
 UNITS = {form: line.split()[0] for line in re.split(r"[|\n]", UNITS.strip()) for form in line.split()}
 UNITS |= {p + u: p + u for p in "fnµkMG" for u in "m s g J W V A N L Hz Pa eV pc yr cal mol".split()}
-UNITS |= {"unit": "", "total": "", "mph": "mi/h", "kmph": "km/h", "kph": "km/h"}
-ADJECTIVES = {"distinct", "different", "possible", "total", "lattice", "children"}
-UNIT_START = re.compile(
-    rf"{FONT}|\\(?:frac|mu|Omega|AA|\$)|\^\{{\\circ|(?<=[\d}}). ])[^\W\d_]|[€£¥₹₽¢]"
-)
+UNITS |= {form + end: unit for form, unit in UNITS.items() if len(form) > 2 for end in ("s", "es")}
+UNITS |= {"unit": "", "units": "", "total": "", "lbs": "lb", "hrs": "h"}
+UNIT_COMMANDS = {r"^{\circ}": " @deg ", r"\mu": "@µ", r"\Omega": "@Ω", r"\AA": "@Å", r"\$": "@dollar"}
+UNIT_START = re.compile(rf"{FONT}|\\(?:frac|mu|Omega|AA|\$)|\^\{{\\circ|(?<=[\d}}). ])[^\W\d_]|[€£¥₹₽¢]")
 UNIT_TOKEN = re.compile(
-    r"(?P<skip>\\cdot(?![a-zA-Z])|[*.(){}\s-])|(?P<per>/|@*per(?![a-zA-Z]))|\^\{?(?P<power>-?\d)\}?"
-    r"|@*(?P<square>square|sq|平方)(?![a-z])|@*(?P<cubic>cubic|cu|立方)(?![a-z])"
+    r"\\cdot(?![a-zA-Z])|[*.(){}\s-]|@*(?:distinct|different|possible|lattice|children)\s+(?=@*[a-z])"
+    r"|(?P<per>/|@*per(?![a-zA-Z]))|\^\{?(?P<power>-?\d)\}?|@*(?P<square>square|sq|平方|cubic|cu|立方)(?![a-z])"
     r"|(?P<text>@*)(?P<word>[^\W\d_]+|[€£¥₹₽¢])"
 )
 CURRENCY = re.compile(r"\s*([+-]?)\s*(?:US)?(\\\$|[€£¥₹₽]|(?:Rs\.?|USD|EUR)(?=\W|\d))\s*(?=[\d.(\\])")
@@ -280,49 +275,42 @@ CONDITION = re.compile(
 
 
 def unit_of(text: str, symbols: bool) -> str | None:
-    r"""The unit that the text spells, in one form ("\frac{m}{s^2}": "m^1 s^-2"), or None.
+    r"""The unit that the text spells, in one form ("\frac{m}{s^2}" is "m^1 s^-2"), or None.
 
     Outside \text{}, short symbols could be variables: without `symbols` only cm, mm, km, kg and words are units.
     """
-    text = re.sub(
+    for command, symbol in UNIT_COMMANDS.items():
+        text = text.replace(command, symbol)
+    text = re.sub(  # "@" before each word in \text{}
         rf"{TEXT}((?:[^{{}}]|\{{[^{{}}]*\}})*)\}}",
         lambda words: re.sub(r"(?<![\\a-zA-Z])([^\W\d_]+)", r"@\1", words[1]) + " ",
         text,
     )
-    text = re.sub(r"\\frac\s*\{?([^{}]*)\}?\s*\{([^{}]*)\}", r"\1/(\2)", text.replace(r"^{\circ}", " @deg "))
-    for command, symbol in {r"\mu": "@µ", r"\Omega": "@Ω", r"\AA": "@Å", r"\$": "@dollar"}.items():
-        text = text.replace(command, symbol)
-    text = re.sub(r"@µ\s*@?(?=[a-zA-Z])", "@µ", text)
-    powers, sign, ahead, last, words, bare, position = Counter(), 1, 1, "", [], [], 0
-    while position < len(text):
-        token = UNIT_TOKEN.match(text, position)
-        if token is None:
-            return None
-        position = token.end()
+    text = re.sub(r"\\frac\s*\{?([^{}]*)\}?\s*\{([^{}]*)\}", r"\1/(\2)", text)
+    text = re.sub(r"@µ\s*@*(?=[a-zA-Z])", "@µ", text)
+    if UNIT_TOKEN.sub("", text):
+        return None
+    powers, words, bare, sign, ahead = Counter(), [], [], 1, 1
+    for token in UNIT_TOKEN.finditer(text):
         if token["per"]:
             sign = -1
-        elif token["square"] or token["cubic"]:
-            ahead = 2 if token["square"] else 3
-        elif token["power"]:
-            powers[last] += sign * (int(token["power"]) - 1)
-        elif token["word"] in ADJECTIVES and re.match(r"\s*@*[a-z]", text[position:]):
-            continue
+        elif token["square"]:
+            ahead = 2 if token["square"] in ("square", "sq", "平方") else 3
+        elif token["power"] and words:
+            powers[unit] += sign * (int(token["power"]) - 1)
         elif word := token["word"]:
-            forms = [word, word.lower()] if len(word) > 1 else [word]
-            forms += [re.sub(pattern, single, form) for form in forms if len(form) > 3
-                      for pattern, single in ((r"s$", ""), (r"es$", ""), (r"ies$", "y"))]
-            last = next((UNITS[form] for form in forms if form in UNITS), None)
-            if last is None:
+            unit = UNITS.get(word, UNITS.get(word.lower()) if len(word) > 1 else None)
+            if unit is None:
                 return None
             words.append(word)
-            bare += [] if token["text"] or not word.isascii() else [word]
-            powers[last] += sign * ahead
+            bare += [word] if word.isascii() and not token["text"] else []
+            powers[unit] += sign * ahead
             ahead = 1
-    if ahead != 1 or not powers:
+    alone = len(words) == 1 and not re.search(r"[/^]", text)
+    if not words or ahead != 1 or alone and words[0] in ("C", "F", "K", "T"):  # 5 K may be 5000
         return None
-    alone = len(powers) == 1 and abs(sum(powers.values())) == 1
-    if alone and words[0] in ("C", "F", "K", "T") or powers["deg"] and powers.keys() - {"deg", "C", "F", ""}:
-        return None  # 5 K may be 5000, 40° N is no angle
+    if powers["deg"] and powers.keys() - {"deg", "C", "F"}:  # 40° N
+        return None
     short = [word for word in bare if len(word) < 3 and word not in ("cm", "mm", "km", "kg")]
     if short and not (symbols and (not alone or len(short[0]) == 2)):
         return None
@@ -330,9 +318,9 @@ def unit_of(text: str, symbols: bool) -> str | None:
 
 
 def without_unit(member: str, symbols: bool) -> tuple[str, str | None]:
-    """The member without its unit or sign of a currency, and the unit, if there is one."""
+    """The member without its unit or currency, and the unit, if there is one."""
     if currency := CURRENCY.match(member):
-        return currency[1] + member[currency.end() :], unit_of(currency[2].removeprefix("US"), True)
+        return currency[1] + member[currency.end() :], unit_of(currency[2], True)
     for start in UNIT_START.finditer(member):
         value = member[: start.start()].rstrip(" ~")
         if re.search(r"(?<!\\circ)[\d})!.]$|\\pi$|(?<![a-zA-Z\\])[a-zA-Z]$", value):
@@ -342,28 +330,27 @@ def without_unit(member: str, symbols: bool) -> tuple[str, str | None]:
     return member, None
 
 
-def without_condition(text: str) -> tuple[str, str | None]:
-    r"""The answer without the "(k\in\mathbb{Z})" behind it, and the domain of k, if there is one."""
+def without_condition(text: str) -> tuple[str, str]:
+    r"""The answer without the "(k\in\mathbb{Z})" behind it, and the domain of k, "" if none is named."""
     for start in re.finditer(rf"[\s,;(]|{FONT}|\\(?:forall|land)", text):
-        tail = re.sub(rf"{FONT}|[{{}}()]", " ", text[start.start() :])
-        if match := CONDITION.fullmatch(tail):
-            value, name = text[: start.start()].rstrip(" ,;"), match["k"] or match["n"]
-            if name in re.sub(r"\\[a-zA-Z]+", "", value):
-                return value, re.sub(r"\s|\^|_", "", match["set"] or "Z")
-    return text, None
+        match = CONDITION.fullmatch(re.sub(rf"{FONT}|[{{}}()]", " ", text[start.start() :]))
+        value = text[: start.start()].rstrip(" ,;")
+        if match and (match["k"] or match["n"]) in re.sub(r"\\[a-zA-Z]+", "", value):
+            return value, re.sub(r"[\s^_]", "", match["set"] or "Z")
+    return text, ""
 
 
-def read(text: str, symbols: bool = False) -> tuple[str, set[str], str | None]:
+def read(text: str, symbols: bool = False) -> tuple[str, set[str], str]:
     """Canonical text, units, domain of a parameter."""
     text = to_ascii(text)
     for pattern, replacement in NOTATION:
         text = pattern.sub(replacement, text)
-    text, domain = without_condition(braced_roots(text))
+    text, domain = without_condition(text)
     units = set()
 
     def undress(member: str) -> str:
         if TRIG.search(member):
-            return member.replace(r"^{\circ}", r"\degree ")  # of an angle inside a function, so it counts
+            return member.replace(r"^{\circ}", r"\degree ")  # an angle inside a function: it counts
         member, unit = without_unit(member, symbols)
         units.update([unit] if unit else [])
         return member.replace(r"^{\circ}", "")
@@ -383,10 +370,10 @@ def read_pair(gold: str, answer: str) -> tuple[str, str] | None:
     """The canonical texts; None where they name different units or domains."""
     gold, gold_units, gold_domain = read(gold)
     # beside a gold without letters, m is not a variable
-    answer, units, domain = read(answer, symbols=not re.search("[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", gold)))
-    if gold_units and units and gold_units != units or gold_domain and domain and gold_domain != domain:
-        return None
-    return gold, answer
+    symbols = re.search("[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", gold)) is None
+    answer, units, domain = read(answer, symbols)
+    other_domain = domain and domain != gold_domain if gold_domain else domain[:1] in ("Q", "R", "C")
+    return None if other_domain or gold_units and units and gold_units != units else (gold, answer)
 
 
 # ---- numbers -----------------------------------------------------------------------------------------------
@@ -416,14 +403,20 @@ def written_number(text: str) -> tuple[Fraction, bool] | None:
 # ---- verdicts that need no algebra -------------------------------------------------------------------------
 
 
+def squeezed(text: str) -> str:
+    """Without the spaces and braces that TeX does not need."""
+    text = re.sub(r"\{(\\[a-zA-Z]+|[^\\{}])\}(?!\d)", r"\1", text)
+    return re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", text)
+
+
 def quick_verdict(gold: str, answer: str | None) -> bool | None:
     """Right, wrong, or None where only math-verify can tell."""
     if answer is None or len(answer) > MAX_LENGTH:
         return False
-    is_letter = len(plain(gold)) == 1 and plain(gold).isalpha()
-    if is_words(gold) or is_letter:
+    letter = len(plain(gold)) == 1 and plain(gold).isalpha()  # a choice or a variable
+    if letter or is_words(gold):
         right = same_words(gold, answer)
-        if right or not is_letter or len(plain(answer)) <= 1:
+        if right or not letter or len(plain(answer)) <= 1:
             return right
     pair = read_pair(gold, answer)
     if pair is None:
@@ -439,16 +432,12 @@ def quick_verdict(gold: str, answer: str | None) -> bool | None:
     gold_number, number = written_number(gold), written_number(answer)
     if gold_number and number:
         (gold_value, gold_percent), (value, percent) = gold_number, number
-        return gold_value == value or percent != gold_percent and (
-            gold_value * 100 == value if percent else gold_value == value * 100
-        )
-    return False if "dots" in gold + answer or len(gold) > MAX_LENGTH else None
-
-
-def squeezed(text: str) -> str:
-    """Without the spaces and braces that TeX does not need."""
-    text = re.sub(r"\{(\\[a-zA-Z]+|[^\\{}])\}(?!\d)", r"\1", text)
-    return re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", text)
+        if percent != gold_percent and (gold_value * 100 == value if percent else gold_value == value * 100):
+            return True
+        return gold_value == value
+    # math-verify multiplies "1 2 3"
+    only_text = re.search(r"dots|(?<![\d.a-zA-Z^_])[\d.]+ \d", gold + "," + answer) or len(gold) > MAX_LENGTH
+    return False if only_text else None
 
 
 # ---- in the parent -----------------------------------------------------------------------------------------

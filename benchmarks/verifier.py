@@ -19,7 +19,9 @@ from verifier import Verifier, extract_answer
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", help="JSONL file or hub id")
     parser.add_argument("--responses", type=int, default=1024)
     args = parser.parse_args()
@@ -28,7 +30,10 @@ def main() -> None:
     except UserError as error:
         sys.exit(f"verifier.py: error: {error}")
     answers = [golds[i - i % 2] for i in range(len(golds))]  # rows 1, 3, … get the answer of the row before
-    texts = [f"Adding both sides, we find that the answer is $\\boxed{{{answer}}}$. I hope it is correct." for answer in answers]
+    texts = [
+        f"Adding both sides, we find that the answer is $\\boxed{{{answer}}}$. I hope it is correct."
+        for answer in answers
+    ]
     seconds, right = [], []
     with Verifier() as verifier:
         for half in (slice(0, args.responses), slice(args.responses, None)):

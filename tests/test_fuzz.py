@@ -53,14 +53,22 @@ def bare_or_boxed(content):
 
 
 def joined(items, most: int):
-    return st.builds(lambda parts, space: space.join(parts), st.lists(items, max_size=most), st.sampled_from(["", " ", ", "]))
+    return st.builds(
+        lambda parts, space: space.join(parts),
+        st.lists(items, max_size=most),
+        st.sampled_from(["", " ", ", "]),
+    )
 
 
 def nested(opening: str, closing: str):
     return bare_or_boxed(st.integers(1, 400).map(lambda depth: opening * depth + "2" + closing * depth))
 
 
-number = st.integers(-(10**6), 10**12).map(str) | st.floats().map(str) | st.text("0123456789.,eE+-%", min_size=1, max_size=12)
+number = (
+    st.integers(-(10**6), 10**12).map(str)
+    | st.floats().map(str)
+    | st.text("0123456789.,eE+-%", min_size=1, max_size=12)
+)
 big = st.integers(9, 10**12).map(str)
 latex = st.sampled_from(LATEX)
 megabyte = st.builds(
@@ -77,19 +85,34 @@ letters_of_the_world = st.characters(categories=["Lo", "Mn", "Nd", "Nl", "No", "
 
 RESPONSES = {  # kind: how it is written, and how many examples
     "random characters": (bare_or_boxed(st.text(max_size=100)), 60),
-    "random bytes, read as UTF-8": (bare_or_boxed(st.binary(max_size=100).map(lambda raw: raw.decode("utf-8", "replace"))), 30),
-    "random bytes, one character each": (bare_or_boxed(st.binary(max_size=100).map(lambda raw: raw.decode("latin-1"))), 30),
+    "random bytes, read as UTF-8": (
+        bare_or_boxed(st.binary(max_size=100).map(lambda raw: raw.decode("utf-8", "replace"))),
+        30,
+    ),
+    "random bytes, one character each": (
+        bare_or_boxed(st.binary(max_size=100).map(lambda raw: raw.decode("latin-1"))),
+        30,
+    ),
     "numbers": (bare_or_boxed(joined(number, 9)), 60),
-    "Unicode digits": (boxed(st.text(DIGITS, min_size=1, max_size=20) | st.text(DIGITS + r"+-/^_.,{}\ ", max_size=20)), 60),
+    "Unicode digits": (
+        boxed(st.text(DIGITS, min_size=1, max_size=20) | st.text(DIGITS + r"+-/^_.,{}\ ", max_size=20)),
+        60,
+    ),
     "LaTeX without sense": (boxed(joined(latex, 12)), 120),
     "a megabyte": (megabyte, 8),
     "nested braces": (st.one_of([nested(opening, closing) for opening, closing in braces]), 20),
-    "towers of powers": (boxed(st.lists(big, min_size=2, max_size=5).map(lambda n: "^{".join(n) + "}" * (len(n) - 1))), 4),
+    "towers of powers": (
+        boxed(st.lists(big, min_size=2, max_size=5).map(lambda n: "^{".join(n) + "}" * (len(n) - 1))),
+        4,
+    ),
     "factorials": (boxed(st.builds(lambda n, factorials: n + "!" * factorials, big, st.integers(1, 3))), 4),
     "boxes without end": (st.text(max_size=60).map(lambda text: text + r"\boxed{" + text), 20),
     "many boxes": (joined((number | latex).map(lambda content: rf"\boxed{{{content}}}"), 60), 40),
     "code": (bare_or_boxed(st.lists(st.sampled_from(CODE), max_size=6).map("; ".join)), 40),
-    "other languages": (bare_or_boxed(joined(st.sampled_from(WORDS), 9) | st.text(letters_of_the_world, max_size=30)), 40),
+    "other languages": (
+        bare_or_boxed(joined(st.sampled_from(WORDS), 9) | st.text(letters_of_the_world, max_size=30)),
+        40,
+    ),
 }
 
 
