@@ -290,13 +290,13 @@ def unit_of(text: str, symbols: bool) -> str | None:
     text = re.sub(r"@µ\s*@*(?=[a-zA-Z])", "@µ", text)
     if UNIT_TOKEN.sub("", text):
         return None
-    powers, words, bare, sign, ahead = Counter(), [], [], 1, 1
+    powers, words, bare, unit, sign, ahead = Counter(), [], [], "", 1, 1
     for token in UNIT_TOKEN.finditer(text):
         if token["per"]:
             sign = -1
         elif token["square"]:
             ahead = 2 if token["square"] in ("square", "sq", "平方") else 3
-        elif token["power"] and words:
+        elif token["power"]:
             powers[unit] += sign * (int(token["power"]) - 1)
         elif word := token["word"]:
             unit = UNITS.get(word, UNITS.get(word.lower()) if len(word) > 1 else None)

@@ -1,5 +1,5 @@
-r"""Whatever a model writes, from response to score: an end, 0.0 for what has nothing to do with the gold, and a verifier
-that still works afterwards.
+r"""Whatever a model writes, from response to score: an end, 0.0 for what has nothing to do with the gold, and a
+verifier that still works afterwards.
 
 The examples are the same in every run. More of them: FUZZ=100 python -m pytest tests/test_fuzz.py
 """
@@ -17,24 +17,49 @@ DEADLINE = 1.0  # seconds an answer
 SLACK = 60.0  # seconds, for a busy machine and for starting workers in place of killed ones
 
 GOLDS = [  # which no other text gives by chance
-    "87178291199", r"\frac{524287}{131071}", "x^{17}-31y^{13}+q_{77}", r"\begin{pmatrix} 17/19 \\ 23/29 \end{pmatrix}",
-    r"\{1999, 2003, 2011\}", r"(-41,\sqrt{43}]", "y=47x^3-53", r"\text{Evelyn Boyd Granville}",
-]  # fmt: skip
+    "87178291199",
+    r"\frac{524287}{131071}",
+    "x^{17}-31y^{13}+q_{77}",
+    r"\begin{pmatrix} 17/19 \\ 23/29 \end{pmatrix}",
+    r"\{1999, 2003, 2011\}",
+    r"(-41,\sqrt{43}]",
+    "y=47x^3-53",
+    r"\text{Evelyn Boyd Granville}",
+]
 
 LATEX = r"""
-    \frac \dfrac \sqrt \sqrt[3] \binom \left( \right) \left\{ \right. \{ \} { } ( ) [ ] | \| ^ _ ^{ _{ & \\ , ; : . ' ! = < >
-    + - * / \le \neq \in \cup \cap \setminus \emptyset \infty \pi \pm \times \cdot \div \sin \log \ln \exp \lim_{x\to0} dx
-    \int_0^1 \sum_{n=1}^{9} \prod_{k=1}^{7} \begin{pmatrix} \end{pmatrix} \begin{cases} \end{cases} \begin{array}{c} \text{
-    \end{array} \mathrm{ \mathbb{R} \ldots \overline{3} \lfloor \rfloor \lceil \rceil \mod \pmod{7} \circ \% \$ \! \, \; \quad
-    $ % ~ # @ ` " 0 1 2 3 10 99 0.5 1e5 52_8 x y n e i E f(x) x^2 x_1 x' \alpha \theta \hbar or and cm \gcd(4,6) \det
-    \operatorname{rank} \tan^{-1} \cancel{2} \boxed{ \fbox{
+    \frac \dfrac \sqrt \sqrt[3] \binom \left( \right) \left\{ \right. \{ \} { } ( ) [ ] | \| ^ _ ^{ _{ & \\ ,
+    ; : . ' ! = < > + - * / \le \neq \in \cup \cap \setminus \emptyset \infty \pi \pm \times \cdot \div \sin
+    \log \ln \exp \lim_{x\to0} dx \int_0^1 \sum_{n=1}^{9} \prod_{k=1}^{7} \begin{pmatrix} \end{pmatrix}
+    \begin{cases} \end{cases} \begin{array}{c} \text{ \end{array} \mathrm{ \mathbb{R} \ldots \overline{3}
+    \lfloor \rfloor \lceil \rceil \mod \pmod{7} \circ \% \$ \! \, \; \quad $ % ~ # @ ` " 0 1 2 3 10 99 0.5 1e5
+    52_8 x y n e i E f(x) x^2 x_1 x' \alpha \theta \hbar or and cm \gcd(4,6) \det \operatorname{rank}
+    \tan^{-1} \cancel{2} \boxed{ \fbox{
 """.split()
 
 CODE = [
-    "import os", "while True: pass", "os._exit(1)", "__import__('os').abort()", "print('\\\\boxed{3}')", "exit()", "true",
-    "[0] * 10**12", "{'a': [1, 2]}", "(lambda f: f(f))(lambda f: f(f))", "#include <stdio.h>", "int main() { return 0; }",
-    "x ** y", "//", "\n```\n", "[[1, 2], null]", "\\n", "</think>", "\\input{/etc/passwd}", "\\def\\a{\\a\\a}\\a", "%s%n{0}",
-]  # fmt: skip
+    "import os",
+    "while True: pass",
+    "os._exit(1)",
+    "__import__('os').abort()",
+    "print('\\\\boxed{3}')",
+    "exit()",
+    "true",
+    "[0] * 10**12",
+    "{'a': [1, 2]}",
+    "(lambda f: f(f))(lambda f: f(f))",
+    "#include <stdio.h>",
+    "int main() { return 0; }",
+    "x ** y",
+    "//",
+    "\n```\n",
+    "[[1, 2], null]",
+    "\\n",
+    "</think>",
+    "\\input{/etc/passwd}",
+    "\\def\\a{\\a\\a}\\a",
+    "%s%n{0}",
+]
 
 WORDS = """
     因此 答案 是 所以 十二 ответ равен двенадцать الجواب هو اثنا عشر उत्तर है बारह 答えは 정답은 열둘
@@ -78,9 +103,18 @@ megabyte = st.builds(
     st.sampled_from(["", "}", r"\boxed{", r"\boxed{41}"]),
 )
 braces = [
-    ("{", "}"), ("(", ")"), (r"\{", r"\}"), (r"\frac{1}{", "}"), (r"\sqrt{", "}"), ("x^{", "}"), (r"\text{", "}"),
-    (r"\left(", ""), (r"\boxed{", "}"), (r"\boxed{", ""), ("", "}"),
-]  # fmt: skip
+    ("{", "}"),
+    ("(", ")"),
+    (r"\{", r"\}"),
+    (r"\frac{1}{", "}"),
+    (r"\sqrt{", "}"),
+    ("x^{", "}"),
+    (r"\text{", "}"),
+    (r"\left(", ""),
+    (r"\boxed{", "}"),
+    (r"\boxed{", ""),
+    ("", "}"),
+]
 letters_of_the_world = st.characters(categories=["Lo", "Mn", "Nd", "Nl", "No", "Sm", "Zs", "Cf"])
 
 RESPONSES = {  # kind: how it is written, and how many examples
@@ -119,9 +153,12 @@ RESPONSES = {  # kind: how it is written, and how many examples
 def reproducible(examples: int):
     """The same examples in every run; FUZZ times as many."""
     return settings(
-        max_examples=examples * int(os.environ.get("FUZZ", "1")), deadline=None, derandomize=True, database=None,
+        max_examples=examples * int(os.environ.get("FUZZ", "1")),
+        deadline=None,
+        derandomize=True,
+        database=None,
         suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="module")
