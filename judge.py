@@ -50,7 +50,7 @@ def without_plus_minus(member: str) -> str:
 
 
 def named(member: str) -> str:
-    """Letters in a row as one symbol, since CAB is not ABC; a ratio of three numbers, since 1:2:3 is not 1:3:2."""
+    """Letters in a row as one symbol: CAB is not ABC. A ratio of three as a tuple: 1:2:3 is not 1:3:2."""
     ratio = member.split(":")
     if len(ratio) > 2:
         return "(1," + ",".join(rf"\frac{{{part}}}{{{ratio[0]}}}" for part in ratio[1:]) + ")"
@@ -60,7 +60,8 @@ def named(member: str) -> str:
 def parse(text: str):
     """A sympy expression from a canonical answer, by math-verify's parser, without its search in prose."""
     text = re.sub(r"\s*\\l(?:or|and)(?![a-zA-Z])\s*", ",", text)
-    # of variables, math-verify's gcd is 1
+    # math-verify drops the base of a number, and its gcd of variables is 1
+    text = re.sub(r"(?<![\w}])(\d[\d.]*)_\{?(\d+)\}?", r"B_{\1,\2}", text)
     text = re.sub(r"\\(gcd|lcm)(?=\([^()]*(?<![\\a-zA-Z])[a-zA-Z])", r"f_{\1}", text)
     text = FIGURE.sub(lambda figure: rf"\text{{{figure[1]}{re.sub('[ {}]', '', figure[2])}}}", text)
     text = per_member(per_member(text, without_plus_minus, brackets=(r"\{",)), named)
@@ -202,7 +203,7 @@ BUILDER = re.compile(r"\\\{ ?([a-zA-Z])(?:\\in ?\\mathbb ?\{?R\}?)?(?:\\mid|\\ve
 
 
 def solution_set(text: str) -> tuple | None:
-    r"""Variable and set of "x<1\lor x>2", "1<x\le2", "x\ne3", "\{x\mid x>1\}", "x\in(1,2)"; of others None."""
+    r"""Variable and set of "x<1\lor x>2", "1<x\le2", "x\ne3", "\{x\mid x>1\}", "x\in(1,2)"; else None."""
     if re.match(r"[a-zA-Z]\\in(?![a-zA-Z])", text):
         return text[0], parse(text[4:])
     builder = BUILDER.fullmatch(text)
@@ -273,7 +274,21 @@ def equations_are_fair(gold, answer) -> bool:
 
 # ---- the judge ---------------------------------------------------------------------------------------------
 
-theirs_numeric, theirs_solve = grader.sympy_numeric_eq, grader.sympy_solve_and_compare
+theirs, theirs_numeric, theirs_solve = (
+    grader.sympy_expr_eq,
+    grader.sympy_numeric_eq,
+    grader.sympy_solve_and_compare,
+)
+
+
+def expressions_agree(gold, answer, *settings, **flags) -> bool:
+    if isinstance(gold, sympy.Expr) and isinstance(answer, sympy.Expr):
+        if answer.free_symbols and not gold.free_symbols:  # 0 of anything is no answer to 0
+            return False
+    return theirs(gold, answer, *settings, **flags)
+
+
+grader.sympy_expr_eq = expressions_agree
 grader.sympy_numeric_eq = lambda gold, answer, *precision: (  # theirs goes through a matrix, number by number
     theirs_numeric(gold, answer, *precision)
     if isinstance(gold, sympy.MatrixBase)
@@ -287,9 +302,6 @@ grader.sympy_compare_symbols = symbols_agree  # theirs ignores case
 
 
 def same(gold, answer) -> bool:
-    if isinstance(gold, sympy.Expr) and isinstance(answer, sympy.Expr):
-        if answer.free_symbols and not gold.free_symbols:  # 0 of anything is not an answer to 0
-            return False
     if isinstance(gold, FiniteSet) and len(set(gold._unsorted_args)) < len(gold._unsorted_args):
         return members_agree(gold._unsorted_args, answer)
     golds, answers = named_values(gold), named_values(answer)

@@ -52,8 +52,8 @@ NUMBER_RUN = re.compile(
 def last_boxed(text: str) -> str | None:
     r"""Content of the last complete \boxed{...} or \fbox{...}, also of "\boxed 5"; None if there is none.
 
-    A box that is only mentioned ("in the \boxed{} format") does not replace the one before it.  One pass with a
-    stack of open braces, because a scan per box is quadratic in "\boxed{\boxed{...".
+    A box that is only mentioned ("in the \boxed{} format") does not replace the one before it.  One pass with
+    a stack of open braces, because a scan per box is quadratic in "\boxed{\boxed{...".
     """
     open_braces, last_start, content, mention = [], -1, None, None
     for token in BOX_OR_BRACE.finditer(text):
@@ -67,9 +67,8 @@ def last_boxed(text: str) -> str | None:
         elif token[0] == "}" and open_braces:
             is_box, start = open_braces.pop()
             found = text[start : token.start()] if is_box else ""
-        if (
-            is_box and start > last_start
-        ):  # an outer box ends after the inner one, but does not begin after it
+        # an outer box ends after the inner one, but does not begin after it
+        if is_box and start > last_start:
             if len(found) < 50 and MENTION.fullmatch(found):
                 mention = found
             else:
@@ -240,9 +239,10 @@ m meter metre м метр 米|cm centimeter centimetre см 厘米|mm millimeter
 km kilometer kilometre км 千米 公里|in inch 英寸|ft foot feet 英尺|yd yard|mi mile 英里|Å|ly|acre|ha hectare
 L l liter litre л 升|mL ml milliliter millilitre мл 毫升|gal gallon|cup|pint|quart
 g gm gram gramme г 克|kg kilogram kilo кг 千克 公斤|mg milligram 毫克|ton tonne т 吨|lb pound £ GBP|oz ounce
-s sec second с сек 秒|min minute мин 分钟|h hr hour ч час 小时|day день дней 天|week|month 月|yr year год лет 年
-deg degree 度|rad radian|C Celsius|F Fahrenheit|K Kelvin kelvin|dollar USD $ 美元|cent ¢|€ euro EUR евро
-¥ yuan yen RMB CNY 元 円|₹ rupee Rs|₽ ruble rouble руб рублей|N newton|J joule|W watt|V volt|A amp ampere
+s sec second с сек 秒|min minute мин 分钟|h hr hour ч час 小时|day день дней 天|week
+month 月|yr year год лет 年|deg degree 度|rad radian|C Celsius|F Fahrenheit|K Kelvin kelvin|dollar USD $ 美元
+cent ¢|€ euro EUR евро|¥ yuan yen RMB CNY 元 円|₹ rupee Rs|₽ ruble rouble руб рублей|N newton
+J joule|W watt|V volt|A amp ampere
 Hz hertz|Pa pascal|eV|mol mole|T tesla|Ω ohm|pc parsec|AU|erg|dyn dyne|cal calorie|atm|kWh
 mi/h mph|km/h kmph kph|person people 人|man men|woman women|child children|个|名|只|本|次|种|条|개|명
 vertex vertices|candy candies|possibility possibilities
@@ -277,7 +277,7 @@ CONDITION = re.compile(
 def unit_of(text: str, symbols: bool) -> str | None:
     r"""The unit that the text spells, in one form ("\frac{m}{s^2}" is "m^1 s^-2"), or None.
 
-    Outside \text{}, short symbols could be variables: without `symbols` only cm, mm, km, kg and words are units.
+    Outside \text{}, short symbols could be variables: unless `symbols`, only cm, mm, km, kg and words count.
     """
     for command, symbol in UNIT_COMMANDS.items():
         text = text.replace(command, symbol)
@@ -382,7 +382,7 @@ NUMBER = re.compile(
     r"([+-]?)([1-9]\d{0,2}(?:,\d{3})+(?!\d)|\d*)(\.\d+)?(?<=\d)"
     r"(?:(?:\\times|\\cdot|\*) ?10\^(?:\{\+?(-?\d{1,3})\}|(-?\d{1,3})))?(%?)"
 )
-BASED = re.compile(r"(\d[0-9A-Fa-f]*)_\{?(\d+)\}?")
+BASED = re.compile(r"(-?\d[0-9A-Fa-f]*(?:\.\d+)?)_\{?(\d+)\}?")
 
 
 def repeating_decimal(integer: str, decimals: str, period: str) -> str:
@@ -464,7 +464,7 @@ class Verifier:
         )
         self.failed_starts = 0  # in a row
         self.idle = []  # worker processes
-        self.busy = {}  # worker -> its (gold, answer), None while it starts, and its limit in monotonic seconds
+        self.busy = {}  # worker -> its (gold, answer), None while it starts, and its limit on the clock
 
     def reward(self, texts: list[str], golds: list[str]) -> list[float]:
         """The rewards of whole responses; a fork's reward is any callable of this form."""
@@ -498,7 +498,7 @@ class Verifier:
             self._receive(verdicts)
 
     def _start_worker(self) -> None:
-        # not a fork: the parent has threads and CUDA; a fixed hash seed: sympy depends on the order of its sets
+        # not a fork: the parent has threads and CUDA; a fixed hash seed: sympy depends on the order of sets
         command = [sys.executable, JUDGE, str(self.memory_gb), str(self.deadline)]
         # a session of its own, so that Ctrl-C and torchrun's signals to the parent's group do not reach it
         worker = subprocess.Popen(

@@ -1,11 +1,11 @@
-"""How far can the verifier be trusted on these data sets? Every gold answer, and plausible wrong answers beside it.
+"""How far can the verifier be trusted on these data sets? Every gold, and plausible wrong answers beside it.
 
 python experiments/verify_golds.py aime24.jsonl math500.jsonl … [--near 3]
 
-Each gold stands in a sentence as a model would write it and must be judged right. Wrong answers are the next row's
-gold and near-misses of the gold's type: another digit, the sign flipped, the order changed, an end of an interval
-opened or closed, one member dropped, Yes for No. Refused golds and accepted wrong answers are listed: some of the
-latter are right after all.
+Each gold stands in a sentence as a model would write it and must be judged right. Wrong answers are the
+next row's gold and near-misses of the gold's type: another digit, the sign flipped, the order changed, an end
+of an interval opened or closed, one member dropped, Yes for No. Refused golds and accepted wrong answers are
+listed: some of the latter are right after all.
 """
 
 import argparse

@@ -1,5 +1,5 @@
-r"""Whatever a model writes, from response to score: an end, 0.0 for what has nothing to do with the gold, and a
-verifier that still works afterwards.
+r"""Whatever a model writes, from response to score: an end, 0.0 for what has nothing to do with the gold, and
+a verifier that still works afterwards.
 
 The examples are the same in every run. More of them: FUZZ=100 python -m pytest tests/test_fuzz.py
 """

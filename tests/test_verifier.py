@@ -58,8 +58,8 @@ def test_last_boxed_is_the_last_complete_box(text, expected):
 
 @pytest.mark.parametrize("text, expected", [
     ("it is 1,234.5", "1234.5"), ("x = -7", "-7"), ("costs $18.", "18"), ("-$18", "-18"), ("10-7", "7"),
-    ("(-3)", "-3"), ("3 apples, 5 pears", "5"), ("1,234,567", "1234567"), ("1,2,3", "3"), ("1, 2,", "2"), (".5", ".5"),
-    ("50%", "50"),
+    ("(-3)", "-3"), ("3 apples, 5 pears", "5"), ("1,234,567", "1234567"), ("1,2,3", "3"), ("1, 2,", "2"),
+    (".5", ".5"), ("50%", "50"),
     ("4.5e33", "4.5e33"), ("−７", "-7"), ("٣٤", "34"), ("2 or 3?", "3"), ("none", None), ("", None),
 ])
 def test_last_number_is_plain_and_signed(text, expected):
@@ -120,9 +120,9 @@ def test_rewards_are_those_of_the_extracted_answers(verifier):
 
 
 def test_the_workers_share_the_cores_with_the_other_ranks(monkeypatch):
-    for cores, ranks, workers in ((2, None, 2), (2, "2", 1), (2, "8", 1), (64, "4", 8), (32, "8", 4), (1, None, 1)):
+    for cores, ranks, workers in ((2, 1, 2), (2, 2, 1), (2, 8, 1), (64, 4, 8), (32, 8, 4), (1, 1, 1)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
-        monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks) if ranks else monkeypatch.delenv("LOCAL_WORLD_SIZE", False)
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
         assert Verifier().n_workers == workers
     assert Verifier(n_workers=3).n_workers == 3
 
@@ -231,7 +231,7 @@ def is_alive(pid: int) -> bool:
 
 
 def test_signals_to_the_parents_group_do_not_reach_the_workers(tmp_path):
-    """torchrun and Ctrl-C signal whole process groups; a worker that died of it would make right answers wrong."""
+    """torchrun and Ctrl-C signal process groups; a worker that died of it would make right answers wrong."""
     script = tmp_path / "group.py"
     script.write_text(
         "import os, signal, threading\n"
