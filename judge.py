@@ -60,7 +60,8 @@ def named(member: str) -> str:
 def parse(text: str):
     """A sympy expression from a canonical answer, by math-verify's parser, without its search in prose."""
     text = re.sub(r"\s*\\l(?:or|and)(?![a-zA-Z])\s*", ",", text)
-    # math-verify drops the base of a number, and its gcd of variables is 1
+    # math-verify drops the base of a number, takes \Gamma for \gamma, and its gcd of variables is 1
+    text = re.sub(r"\\Gamma(?![a-zA-Z( {])", r"\\text{GAMMA}", text)
     text = re.sub(r"(?<![\w}])(\d[\d.]*)_\{?(\d+)\}?", r"B_{\1,\2}", text)
     text = re.sub(r"\\(gcd|lcm)(?=\([^()]*(?<![\\a-zA-Z])[a-zA-Z])", r"f_{\1}", text)
     text = FIGURE.sub(lambda figure: rf"\text{{{figure[1]}{re.sub('[ {}]', '', figure[2])}}}", text)
@@ -120,7 +121,9 @@ def symbols_agree(gold, answer) -> bool:
     def letters(expr):
         return sorted("".join(map(str, expr.args if isinstance(expr, sympy.Mul) else [expr])))
 
-    return gold == answer or gold.is_Mul != answer.is_Mul and letters(gold) == letters(answer)
+    if gold == answer or gold.is_Mul != answer.is_Mul and letters(gold) == letters(answer):
+        return True
+    return isinstance(gold, sympy.Expr) and isinstance(answer, sympy.Expr) and numbers_agree(gold, answer)
 
 
 def positive_symbols(gold, answer) -> dict:

@@ -221,7 +221,7 @@ def same_words(gold: str, answer: str) -> bool:
     gold, said = fold(gold), fold(answer)
     right = re.escape(gold)
     if len(gold) == 1:  # "(B)", "B.", "The answer is B", "(B) 5"
-        more = r"(?!.*(?:\b(?:and|or|not)\b|\([A-Z]\)))"
+        more = r"(?!.*(?:\b(?:and|or|not)\b|\([A-Z]\)|\b[A-Z][).:]))"
         right = rf"{SAID}\(?{right}\)?|(?:\({right}\)|{right}[).:]) {more}.*"
     elif gold in OPPOSITE:  # behind "Yes, " nothing may take it back; "not true" is false
         taken_back = OPPOSITE.keys() - {gold} | (
@@ -402,6 +402,13 @@ def written_number(text: str) -> tuple[Fraction, bool] | None:
 
 # ---- verdicts that need no algebra -------------------------------------------------------------------------
 
+ONLY_TEXT = (
+    re.compile(  # math-verify multiplies "1 2 3", commutes matrices, takes 2^T for 2, f^{(2)} for a square
+        r"dots|(?<![\d.a-zA-Z^_])[\d.]+ \d|(?<!matrix\})\^(?:T(?![a-zA-Z])|\{T\})|\^\{\(\d+\)\}"
+        r"|[A-Z]\^(?:1(?!\d)|\{1\})|\\vec.*\\times|[A-Z]\^\{-1\} ?[A-Z]|[A-Z] ?[A-Z]\^\{-1\}"
+    )
+)
+
 
 def squeezed(text: str) -> str:
     """Without the spaces and braces that TeX does not need."""
@@ -435,9 +442,7 @@ def quick_verdict(gold: str, answer: str | None) -> bool | None:
         if percent != gold_percent and (gold_value * 100 == value if percent else gold_value == value * 100):
             return True
         return gold_value == value
-    # math-verify multiplies "1 2 3"
-    only_text = re.search(r"dots|(?<![\d.a-zA-Z^_])[\d.]+ \d", gold + "," + answer) or len(gold) > MAX_LENGTH
-    return False if only_text else None
+    return False if ONLY_TEXT.search(gold + "," + answer) or len(gold) > MAX_LENGTH else None
 
 
 # ---- in the parent -----------------------------------------------------------------------------------------
