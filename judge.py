@@ -127,21 +127,25 @@ def symbols_agree(gold, answer) -> bool:
 
 
 def positive_symbols(gold, answer) -> dict:
-    """The symbols of which one side has a root or logarithm, or both one of a product with them."""
+    r"""The symbols of which one side has a root or logarithm, or both one of a product with them.
+
+    Only these are taken for positive: \sqrt{x^2} is not x.
+    """
 
     def under(expr):
-        inner = [
-            power.base for power in expr.atoms(sympy.Pow) if power.exp.is_Rational and power.exp.q % 2 == 0
-        ]
+        powers = expr.atoms(sympy.Pow)
+        inner = [power.base for power in powers if power.exp.is_Rational and power.exp.q > 1]
         inner += [log.args[0] for log in expr.atoms(sympy.log)]
         alone, factors = set(), set()
         for factored in map(sympy.factor, inner):  # an even power says nothing of a sign
-            powers = factored.as_powers_dict().items()
-            odd = {base for base, exponent in powers if base.is_Symbol and exponent.is_odd}
+            bases = factored.as_powers_dict().items()
+            odd = {base for base, exponent in bases if base.is_Symbol and exponent.is_odd}
             factors |= odd
             alone |= odd if factored.free_symbols == odd and len(odd) == 1 else set()
         return alone, factors
 
+    if gold.has(sympy.Abs) or answer.has(sympy.Abs):
+        return {}
     (alone, factors), (others_alone, others) = under(gold), under(answer)
     positive = alone | others_alone | factors & others
     return {symbol: sympy.Symbol(symbol.name, positive=True) for symbol in positive}

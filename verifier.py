@@ -110,14 +110,18 @@ ASCII = str.maketrans(
     | {"°": r"^{\circ}"}
 )
 SUPERSCRIPTS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
-FONT = r"\\(?:text(?:bf|it|rm|sf|tt|up|normal)?|[mh]box|math(?:rm|bf|it|sf|tt)|boldsymbol|bm|emph)\s*"
+FONT = (
+    r"\\(?:text(?:bf|it|rm|sf|tt|sc|up|md|normal)?|[mh]box|math(?:rm|bf|it|sf|tt|normal)|boldsymbol|bm|emph"
+    r"|underline|operatorname)\s*"
+)
+COLOR = r"\\(?:text)?color\s*\{[^{}]*\}"
 TEXT = FONT + r"\{"
 AND_OR = rf"(?:,?\s*{TEXT}[\s,]*%s[\s,]*\}}|,?(?<![a-z]{{2}})\s+%s\s|\\(?:%s)(?![a-zA-Z]))\s*"
 ROOT = (r"(?<![a-zA-Z])\\?sqrt\s*((?:\[[^\[\]]*\])?)\s*\(((?:[^()]|\([^()]*\))*)\)", r"\\sqrt\1{\2}")
 NOTATION = [
     (re.compile(pattern), replacement)
     for pattern, replacement in [
-        (r"\*\*|(?<!\\)(?:\$|\\[()\[\]])", ""),
+        (rf"\*\*|(?<!\\)(?:\$|\\[()\[\]])|{COLOR}", ""),
         (r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits)(?![a-zA-Z])\.?", ""),
         (r"\{\s*\\(?:bf|it|rm|sf|tt|bfseries|itshape)(?![a-zA-Z])\s*", r"\\text{"),
         (r"(?<!\\)\\!\s*", ""),
@@ -202,7 +206,7 @@ OPPOSITE = {"yes": "no", "no": "yes", "true": "false", "false": "true"}
 
 def plain(text: str) -> str:
     """Words without fonts, quotes, brackets round the whole, final stops."""
-    dress = rf"{FONT}|\\(?:bf|it|rm|sf|left|right|q?quad)(?![a-zA-Z])|\\[,;:! ]|[{{}}$*`\"“”~\s]|''"
+    dress = rf"{COLOR}|{FONT}|\\(?:bf|it|rm|sf|left|right|q?quad)(?![a-zA-Z])|\\[,;:! ]|[{{}}$*`\"“”~\s]|''"
     text = " ".join(re.sub(dress, " ", to_ascii(text)).split())
     text = re.sub(r"\b([A-Z]) (?=[A-Z]\b)", r"\1", re.sub(r"\s*(?:[,;]|,? and\b)\s*", ", ", text))
     text = re.sub(r"^[(\[]([^()\[\]]*)[)\]][.!]?$", r"\1", text.strip("_ .,;:?"))
@@ -235,17 +239,18 @@ def same_words(gold: str, answer: str) -> bool:
 # ---- units, and conditions behind an answer ----------------------------------------------------------------
 
 UNITS = """
-m meter metre м метр 米|cm centimeter centimetre см 厘米|mm millimeter millimetre мм 毫米|nm nanometer
-km kilometer kilometre км 千米 公里|in inch 英寸|ft foot feet 英尺|yd yard|mi mile 英里|Å|ly|acre|ha hectare
-L l liter litre л 升|mL ml milliliter millilitre мл 毫升|gal gallon|cup|pint|quart
-g gm gram gramme г 克|kg kilogram kilo кг 千克 公斤|mg milligram 毫克|ton tonne т 吨|lb pound £ GBP|oz ounce
-s sec second с сек 秒|min minute мин 分钟|h hr hour ч час 小时|day день дней 天|week
-month 月|yr year год лет 年|deg degree 度|rad radian|C Celsius|F Fahrenheit|K Kelvin kelvin|dollar USD $ 美元
-cent ¢|€ euro EUR евро|¥ yuan yen RMB CNY 元 円|₹ rupee Rs|₽ ruble rouble руб рублей|N newton
-J joule|W watt|V volt|A amp ampere
-Hz hertz|Pa pascal|eV|mol mole|T tesla|Ω ohm|pc parsec|AU|erg|dyn dyne|cal calorie|atm|kWh
-mi/h mph|km/h kmph kph|person people 人|man men|woman women|child children|个|名|只|本|次|种|条|개|명
-vertex vertices|candy candies|possibility possibilities
+m meter metre metro mètre м метр メートル 米|cm centimeter centimetre centímetro см сантиметр 厘米 公分
+mm millimeter millimetre мм 毫米|km kilometer kilometre kilómetro км километр 千米 公里|nm nanometer|Å|ly
+in inch 英寸|ft foot feet 英尺|yd yard|mi mile 英里|acre|ha hectare|L l liter litre litro л литр 升
+mL ml milliliter millilitre мл 毫升|gal gallon|cup|pint|quart|g gm gram gramme gramo г грамм 克
+kg kilogram kilo кг килограмм 千克 公斤|mg milligram 毫克|ton tonne т тонн 吨|lb pound £ GBP|oz ounce
+s sec second segundo с сек секунд 秒|min minute minuto мин минут 分钟|h hr hour hora heure Stunde ч час 小时
+day día jour Tag день дня дней 天|week|month 月|yr year año год года лет 年|deg degree grado градус 度
+rad radian|C Celsius|F Fahrenheit|K Kelvin kelvin|dollar USD $ 美元|cent ¢|€ euro EUR евро|₩ won 원
+¥ yuan yen RMB CNY 元 円|₹ rupee Rs|₽ ruble rouble руб рублей рубля|N newton|J joule|W watt|V volt
+A amp ampere|Hz hertz|Pa pascal|eV|mol mole|T tesla|Ω ohm|pc parsec|AU|erg|dyn dyne|cal calorie|atm|kWh
+mi/h mph|km/h kmph kph|person people 人|man men|woman women|child children|vertex vertices|candy candies
+possibility possibilities|个|個|名|只|本|次|种|条|개|명|штук
 apple|arrangement|bag|ball|balloon|banana|bead|bird|block|book|bottle|box|boy|brick|cake|can|car|card|cat|chair
 choice|circle|class|coin|combination|cookie|cow|crayon|cupcake|customer|dap|diagonal|digit|divisor|dog|edge|egg
 element|employee|episode|face|factor|fish|flower|friend|fruit|game|girl|goat|group|guest|handshake|hat|horse
@@ -256,16 +261,17 @@ ticket|tile|toy|tree|triangle|trip|value|vote|way|wheel|window|worker
 """
 UNITS = {form: line.split()[0] for line in re.split(r"[|\n]", UNITS.strip()) for form in line.split()}
 UNITS |= {p + u: p + u for p in "fnµkMG" for u in "m s g J W V A N L Hz Pa eV pc yr cal mol".split()}
-UNITS |= {form + end: unit for form, unit in UNITS.items() if len(form) > 2 for end in ("s", "es")}
+PLURALS = ("s", "es", "а", "ов", "ы")
+UNITS |= {form + end: unit for form, unit in UNITS.items() if len(form) > 2 for end in PLURALS}
 UNITS |= {"unit": "", "units": "", "total": "", "lbs": "lb", "hrs": "h"}
 UNIT_COMMANDS = {r"^{\circ}": " @deg ", r"\mu": "@µ", r"\Omega": "@Ω", r"\AA": "@Å", r"\$": "@dollar"}
-UNIT_START = re.compile(rf"{FONT}|\\(?:frac|mu|Omega|AA|\$)|\^\{{\\circ|(?<=[\d}}). ])[^\W\d_]|[€£¥₹₽¢]")
+UNIT_START = re.compile(rf"{FONT}|\\(?:frac|mu|Omega|AA|\$)|\^\{{\\circ|(?<=[\d}}). ])[^\W\d_]|[€£¥₹₽₩¢]")
 UNIT_TOKEN = re.compile(
     r"\\cdot(?![a-zA-Z])|[*.(){}\s-]|@*(?:distinct|different|possible|lattice|children)\s+(?=@*[a-z])"
     r"|(?P<per>/|@*per(?![a-zA-Z]))|\^\{?(?P<power>-?\d)\}?|@*(?P<square>square|sq|平方|cubic|cu|立方)(?![a-z])"
-    r"|(?P<text>@*)(?P<word>[^\W\d_]+|[€£¥₹₽¢])"
+    r"|(?P<text>@*)(?P<word>[^\W\d_]+|[€£¥₹₽₩¢])"
 )
-CURRENCY = re.compile(r"\s*([+-]?)\s*(?:US)?(\\\$|[€£¥₹₽]|(?:Rs\.?|USD|EUR)(?=\W|\d))\s*(?=[\d.(\\])")
+CURRENCY = re.compile(r"\s*([+-]?)\s*(?:US)?(\\\$|[€£¥₹₽₩]|(?:Rs\.?|USD|EUR)(?=\W|\d))\s*(?=[\d.(\\])")
 TRIG = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])(?!\s*\^\s*\{?\s*-)")
 CONDITION = re.compile(
     r"[\s,;.]*(?:(?:where|for|with|and|all|any|some|every|each|\\forall|\\land)\s+)*"
