@@ -228,10 +228,8 @@ def same_words(gold: str, answer: str) -> bool:
         more = r"(?!.*(?:\b(?:and|or|not)\b|\([A-Z]\)|\b[A-Z][).:]))"
         right = rf"{SAID}\(?{right}\)?|(?:\({right}\)|{right}[).:]) {more}.*"
     elif gold in OPPOSITE:  # behind "Yes, " nothing may take it back; "not true" is false
-        taken_back = OPPOSITE.keys() - {gold} | (
-            {"not", "never", "cannot"} if gold in ("yes", "true") else set()
-        )
-        right = rf"{SAID}{gold}(?:[,:] (?!.*\b(?:{'|'.join(taken_back)})\b).*)?"
+        others = "|".join(OPPOSITE.keys() - {gold}) + ("|not|never|cannot" if gold in ("yes", "true") else "")
+        right = rf"{SAID}{gold}(?:[,:] (?!.*\b(?:{others})\b).*)?"
         right += rf"|{SAID}not {OPPOSITE[gold]}" if gold in ("true", "false") else ""
     return re.fullmatch(right, said) is not None
 
@@ -408,11 +406,10 @@ def written_number(text: str) -> tuple[Fraction, bool] | None:
 
 # ---- verdicts that need no algebra -------------------------------------------------------------------------
 
-ONLY_TEXT = (
-    re.compile(  # math-verify multiplies "1 2 3", commutes matrices, takes 2^T for 2, f^{(2)} for a square
-        r"dots|(?<![\d.a-zA-Z^_])[\d.]+ \d|(?<!matrix\})\^(?:T(?![a-zA-Z])|\{T\})|\^\{\(\d+\)\}"
-        r"|[A-Z]\^(?:1(?!\d)|\{1\})|\\vec.*\\times|[A-Z]\^\{-1\} ?[A-Z]|[A-Z] ?[A-Z]\^\{-1\}"
-    )
+# math-verify multiplies "1 2 3", commutes matrices, takes 2^T for 2 and f^{(2)} for a square
+ONLY_TEXT = re.compile(
+    r"dots|(?<![\d.a-zA-Z^_])[\d.]+ \d|(?<!matrix\})\^(?:T(?![a-zA-Z])|\{T\})|\^\{\(\d+\)\}"
+    r"|[A-Z]\^(?:1(?!\d)|\{1\})|\\vec.*\\times|[A-Z]\^\{-1\} ?[A-Z]|[A-Z] ?[A-Z]\^\{-1\}"
 )
 
 
