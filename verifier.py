@@ -125,7 +125,7 @@ NOTATION = [
         (r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits)(?![a-zA-Z])\.?", ""),
         (r"\{\s*\\(?:bf|it|rm|sf|tt|bfseries|itshape)(?![a-zA-Z])\s*", r"\\text{"),
         (r"(?<!\\)\\!\s*", ""),
-        (r"(?<=\d)\{[\s~]*(?:\\,)?\}(?=\d{3})|(?<!\\)\\[,;: ]|~|\\q?quad(?![a-zA-Z])|\s+", " "),
+        (r"(?<=\d)\{[\s~]*(?:\\,)?\}(?=\d{3})|(?:(?<!\\)\\[,;: ]|~|\\q?quad(?![a-zA-Z])|\s)+", " "),
         (r"\{\s*,\s*\}", ","),
         (r"(?<![\d.,^_])\d{1,3}(?: +\d{3})+(?! *[\d/])", lambda number: number[0].replace(" ", "")),
         (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
@@ -269,8 +269,10 @@ UNIT_TOKEN = re.compile(
     r"|(?P<per>/|@*per(?![a-zA-Z]))|\^\{?(?P<power>-?\d)\}?|@*(?P<square>square|sq|平方|cubic|cu|立方)(?![a-z])"
     r"|(?P<text>@*)(?P<word>[^\W\d_]+|[€£¥₹₽₩¢])"
 )
+LONGEST_TAIL = 80  # characters of a unit or condition; their searches are quadratic
 CURRENCY = re.compile(r"\s*([+-]?)\s*(?:US)?(\\\$|[€£¥₹₽₩]|(?:Rs\.?|USD|EUR)(?=\W|\d))\s*(?=[\d.(\\])")
 TRIG = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])(?!\s*\^\s*\{?\s*-)")
+CONDITION_START = re.compile(rf"[\s,;(]|{FONT}|\\(?:forall|land)")
 CONDITION = re.compile(
     r"[\s,;.]*(?:(?:where|for|with|and|all|any|some|every|each|\\forall|\\land)\s+)*"
     r"(?:integers?\s+(?P<n>[a-zA-Z])|(?P<k>[a-zA-Z])\s*(?:\\in\s*(?:\\mathbb)?\s*(?P<set>[ZNQRC]\s*\^?_?\s*[+*]?)"
@@ -325,7 +327,7 @@ def without_unit(member: str, symbols: bool) -> tuple[str, str | None]:
     """The member without its unit or currency, and the unit, if there is one."""
     if currency := CURRENCY.match(member):
         return currency[1] + member[currency.end() :], unit_of(currency[2], True)
-    for start in UNIT_START.finditer(member):
+    for start in UNIT_START.finditer(member, max(0, len(member) - LONGEST_TAIL)):
         value = member[: start.start()].rstrip(" ~")
         if re.search(r"(?<!\\circ)[\d})!.]$|\\pi$|(?<![a-zA-Z\\])[a-zA-Z]$", value):
             unit = unit_of(member[start.start() :], symbols)
@@ -336,7 +338,7 @@ def without_unit(member: str, symbols: bool) -> tuple[str, str | None]:
 
 def without_condition(text: str) -> tuple[str, str]:
     r"""The answer without the "(k\in\mathbb{Z})" behind it, and the domain of k, "" if none is named."""
-    for start in re.finditer(rf"[\s,;(]|{FONT}|\\(?:forall|land)", text):
+    for start in CONDITION_START.finditer(text, max(0, len(text) - LONGEST_TAIL)):
         match = CONDITION.fullmatch(re.sub(rf"{FONT}|[{{}}()]", " ", text[start.start() :]))
         value = text[: start.start()].rstrip(" ,;")
         if match and (match["k"] or match["n"]) in re.sub(r"\\[a-zA-Z]+", "", value):
@@ -406,6 +408,7 @@ def written_number(text: str) -> tuple[Fraction, bool] | None:
 
 # ---- verdicts that need no algebra -------------------------------------------------------------------------
 
+WORD_BEHIND = re.compile(rf"(?<=[\d)}}]){TEXT}([^{{}}]*)\}}")
 # math-verify multiplies "1 2 3", commutes matrices, takes 2^T for 2 and f^{(2)} for a square
 ONLY_TEXT = re.compile(
     r"dots|(?<![\d.a-zA-Z^_])[\d.]+ \d|(?<!matrix\})\^(?:T(?![a-zA-Z])|\{T\})|\^\{\(\d+\)\}"
@@ -445,6 +448,8 @@ def quick_verdict(gold: str, answer: str | None) -> bool | None:
         if percent != gold_percent and (gold_value * 100 == value if percent else gold_value == value * 100):
             return True
         return gold_value == value
+    if set(WORD_BEHIND.findall(answer)) - set(WORD_BEHIND.findall(gold)):
+        return False
     return False if ONLY_TEXT.search(gold + "," + answer) or len(gold) > MAX_LENGTH else None
 
 

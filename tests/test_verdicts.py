@@ -259,7 +259,7 @@ VERDICTS = {
         ("5", r"5\text{亿}", 0), ("5", r"5\text{ below}", 0), ("5", r"5\text{ more}", 0),
         ("5", r"5\text{ or }", 0), ("x", r"x\text{ squared}", 0), (r"\frac{1}{2}", r"\frac12\text{ of }x", 0),
         ("0", r"0\text{ squared}", 0), ("0", r"0\text{ does not exist}", 0), ("0", r"0\text{ million}", 0),
-        ("0", r"0\text{ cm}", 1),
+        (r"\{0\}", r"\{0\}\text{ squared}", 0), ("0", r"0\text{ cm}", 1),
     ],
     "opposite words, other units": [
         (r"40^\circ\text{ N}", r"40^\circ\text{ E}", 0), (r"40^\circ", r"40^\circ\text{ N}", 0),
@@ -397,7 +397,7 @@ VERDICTS = {
         ("5", "£5", 1), ("5", "5€", 1), ("5", "¥5", 1), ("5", r"5\text{ km}", 1), ("5", r"5\text{厘米}", 1),
         ("5", r"5\text{平方米}", 1), ("5", r"5\text{ кг}", 1), ("5", "5 см", 1), ("5", "5米", 1),
         ("5", r"5\text{ м}^2", 1), ("5", r"5\text{ euros}", 1), ("5", r"US\$5", 1), ("5", r"5\text{ USD}", 1),
-        ("5", "₹5", 1), ("5", r"5\text{个}", 1), ("5", r"5\text{ часов}", 0), ("5.50", "€5.50", 1),
+        ("5", "₹5", 1), ("5", r"5\text{个}", 1), ("5", r"5\text{ часов}", 1), ("5.50", "€5.50", 1),
         ("5", r"5\text{不}", 0),
     ],
     "units as formulas": [

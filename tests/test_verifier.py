@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from verifier import MAX_LENGTH, Verifier, extract_answer, last_boxed, last_number
+from verifier import MAX_LENGTH, Verifier, extract_answer, last_boxed, last_number, quick_verdict
 
 ROOT = Path(__file__).parent.parent
 HANGS = r"9^{9^{9^9}}"
@@ -74,6 +74,16 @@ def test_extraction_takes_linear_time():
         text = piece * (1_000_000 // len(piece))
         last_boxed(text), last_number(text)
     assert time.monotonic() - start < 60
+
+
+def test_what_needs_no_algebra_takes_little_time():
+    """The parent judges the longest answers in some milliseconds; it cannot be interrupted like a worker."""
+    start = time.monotonic()
+    pieces = ("~", r"\,", r"\text{m} ", "k ", r"\frac ", ", ", "{ ", "(", r"\sqrt(", "€", "or ", "1 000 ")
+    for piece in pieces:
+        quick_verdict("5", piece * (MAX_LENGTH // len(piece)))
+        quick_verdict("Yes", piece * (MAX_LENGTH // len(piece)))
+    assert time.monotonic() - start < 10
 
 
 def test_a_missing_or_overlong_answer_is_wrong_at_once():
