@@ -225,7 +225,7 @@ def same_words(gold: str, answer: str) -> bool:
     gold, said = fold(gold), fold(answer)
     right = re.escape(gold)
     if len(gold) == 1:  # "(B)", "B.", "The answer is B", "(B) 5"
-        more = r"(?!.*(?:\b(?:and|or|not)\b|\([A-Z]\)|\b[A-Z][).:]))"
+        more = r"(?!.*(?:\b(?:and|n?or|not|wrong|incorrect|false|except)\b|\([A-Z]\)|\b[A-Z][).:]))"
         right = rf"{SAID}\(?{right}\)?|(?:\({right}\)|{right}[).:]) {more}.*"
     elif gold in OPPOSITE:  # behind "Yes, " nothing may take it back; "not true" is false
         others = "|".join(OPPOSITE.keys() - {gold}) + ("|not|never|cannot" if gold in ("yes", "true") else "")
