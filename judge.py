@@ -63,7 +63,7 @@ def parse(text: str):
     # math-verify drops the base of a number, takes \Gamma for \gamma, and its gcd of variables is 1
     text = re.sub(r"\\Gamma(?![a-zA-Z( {])", r"\\text{GAMMA}", text)
     text = re.sub(r"(?<![\w}])(\d[\d.]*)_\{?(\d+)\}?", r"B_{\1,\2}", text)
-    text = re.sub(r"\\(gcd|lcm)(?=\([^()]*(?<![\\a-zA-Z])[a-zA-Z])", r"f_{\1}", text)
+    text = re.sub(r"\\([gl])c[dm](?=\([^()]*(?<![\\a-zA-Z])[a-zA-Z])", r"\1_c", text)
     text = FIGURE.sub(lambda figure: rf"\text{{{figure[1]}{re.sub('[ {}]', '', figure[2])}}}", text)
     text = per_member(per_member(text, without_plus_minus, brackets=(r"\{",)), named)
     # math-verify's removal of units would make 2d and 2 equal

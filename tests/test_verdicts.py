@@ -431,9 +431,10 @@ VERDICTS = {
         (r"\langle 1,2\rangle", r"\vec{v}=\langle 1,2\rangle", 1),
     ],
     "what nothing but its text can match": [
-        (r"\gcd(n,p-1)", r"\gcd(n,p-3)", 0), (r"\gcd(n,p-1)", "1", 0), (r"\gcd(n,p-1)", r"\gcd(n, p-1)", 1),
-        ("f(0)=0", "f(0)=1", 0), ("f(0)=0", "f(8)=0", 0), ("f(0)=0", "f(0)=0", 1),
-        ("e^{108}", "e^{108}+1", 0), ("e^{108}", "e^{100}e^8", 1),
+        (r"\gcd(n,p-1)", r"\gcd(n,p-3)", 0), (r"\gcd(n,p-1)", "1", 0), (r"\gcd(n,p-1)", r"\gcd(n,-1+p)", 1),
+        (r"\gcd(n,m)", r"\lcm(n,m)", 0), (r"\gcd(n,p-1)", r"\gcd(n, p-1)", 1), ("f(0)=0", "f(0)=1", 0),
+        ("f(0)=0", "f(8)=0", 0), ("f(0)=0", "f(0)=0", 1), ("e^{108}", "e^{108}+1", 0),
+        ("e^{108}", "e^{100}e^8", 1),
     ],
     "what reads alike": [
         ("5", r"5\text{ (approximately)}", 0), ("5", r"\approx 5", 0), ("5", "5.0000001", 0),
