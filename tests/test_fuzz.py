@@ -1,5 +1,5 @@
-r"""Whatever a model writes, from response to score: an end, 0.0 for what has nothing to do with the gold, and a verifier
-that still works afterwards.
+r"""Whatever a model writes, from response to score: an end, 0.0 for what has nothing to do with the gold, and
+a verifier that still works afterwards.
 
 The examples are the same in every run. More of them: FUZZ=100 python -m pytest tests/test_fuzz.py
 """
@@ -17,24 +17,49 @@ DEADLINE = 1.0  # seconds an answer
 SLACK = 60.0  # seconds, for a busy machine and for starting workers in place of killed ones
 
 GOLDS = [  # which no other text gives by chance
-    "87178291199", r"\frac{524287}{131071}", "x^{17}-31y^{13}+q_{77}", r"\begin{pmatrix} 17/19 \\ 23/29 \end{pmatrix}",
-    r"\{1999, 2003, 2011\}", r"(-41,\sqrt{43}]", "y=47x^3-53", r"\text{Evelyn Boyd Granville}",
-]  # fmt: skip
+    "87178291199",
+    r"\frac{524287}{131071}",
+    "x^{17}-31y^{13}+q_{77}",
+    r"\begin{pmatrix} 17/19 \\ 23/29 \end{pmatrix}",
+    r"\{1999, 2003, 2011\}",
+    r"(-41,\sqrt{43}]",
+    "y=47x^3-53",
+    r"\text{Evelyn Boyd Granville}",
+]
 
 LATEX = r"""
-    \frac \dfrac \sqrt \sqrt[3] \binom \left( \right) \left\{ \right. \{ \} { } ( ) [ ] | \| ^ _ ^{ _{ & \\ , ; : . ' ! = < >
-    + - * / \le \neq \in \cup \cap \setminus \emptyset \infty \pi \pm \times \cdot \div \sin \log \ln \exp \lim_{x\to0} dx
-    \int_0^1 \sum_{n=1}^{9} \prod_{k=1}^{7} \begin{pmatrix} \end{pmatrix} \begin{cases} \end{cases} \begin{array}{c} \text{
-    \end{array} \mathrm{ \mathbb{R} \ldots \overline{3} \lfloor \rfloor \lceil \rceil \mod \pmod{7} \circ \% \$ \! \, \; \quad
-    $ % ~ # @ ` " 0 1 2 3 10 99 0.5 1e5 52_8 x y n e i E f(x) x^2 x_1 x' \alpha \theta \hbar or and cm \gcd(4,6) \det
-    \operatorname{rank} \tan^{-1} \cancel{2} \boxed{ \fbox{
+    \frac \dfrac \sqrt \sqrt[3] \binom \left( \right) \left\{ \right. \{ \} { } ( ) [ ] | \| ^ _ ^{ _{ & \\ ,
+    ; : . ' ! = < > + - * / \le \neq \in \cup \cap \setminus \emptyset \infty \pi \pm \times \cdot \div \sin
+    \log \ln \exp \lim_{x\to0} dx \int_0^1 \sum_{n=1}^{9} \prod_{k=1}^{7} \begin{pmatrix} \end{pmatrix}
+    \begin{cases} \end{cases} \begin{array}{c} \text{ \end{array} \mathrm{ \mathbb{R} \ldots \overline{3}
+    \lfloor \rfloor \lceil \rceil \mod \pmod{7} \circ \% \$ \! \, \; \quad $ % ~ # @ ` " 0 1 2 3 10 99 0.5 1e5
+    52_8 x y n e i E f(x) x^2 x_1 x' \alpha \theta \hbar or and cm \gcd(4,6) \det \operatorname{rank}
+    \tan^{-1} \cancel{2} \boxed{ \fbox{
 """.split()
 
 CODE = [
-    "import os", "while True: pass", "os._exit(1)", "__import__('os').abort()", "print('\\\\boxed{3}')", "exit()", "true",
-    "[0] * 10**12", "{'a': [1, 2]}", "(lambda f: f(f))(lambda f: f(f))", "#include <stdio.h>", "int main() { return 0; }",
-    "x ** y", "//", "\n```\n", "[[1, 2], null]", "\\n", "</think>", "\\input{/etc/passwd}", "\\def\\a{\\a\\a}\\a", "%s%n{0}",
-]  # fmt: skip
+    "import os",
+    "while True: pass",
+    "os._exit(1)",
+    "__import__('os').abort()",
+    "print('\\\\boxed{3}')",
+    "exit()",
+    "true",
+    "[0] * 10**12",
+    "{'a': [1, 2]}",
+    "(lambda f: f(f))(lambda f: f(f))",
+    "#include <stdio.h>",
+    "int main() { return 0; }",
+    "x ** y",
+    "//",
+    "\n```\n",
+    "[[1, 2], null]",
+    "\\n",
+    "</think>",
+    "\\input{/etc/passwd}",
+    "\\def\\a{\\a\\a}\\a",
+    "%s%n{0}",
+]
 
 WORDS = """
     因此 答案 是 所以 十二 ответ равен двенадцать الجواب هو اثنا عشر उत्तर है बारह 答えは 정답은 열둘
@@ -53,14 +78,22 @@ def bare_or_boxed(content):
 
 
 def joined(items, most: int):
-    return st.builds(lambda parts, space: space.join(parts), st.lists(items, max_size=most), st.sampled_from(["", " ", ", "]))
+    return st.builds(
+        lambda parts, space: space.join(parts),
+        st.lists(items, max_size=most),
+        st.sampled_from(["", " ", ", "]),
+    )
 
 
 def nested(opening: str, closing: str):
     return bare_or_boxed(st.integers(1, 400).map(lambda depth: opening * depth + "2" + closing * depth))
 
 
-number = st.integers(-(10**6), 10**12).map(str) | st.floats().map(str) | st.text("0123456789.,eE+-%", min_size=1, max_size=12)
+number = (
+    st.integers(-(10**6), 10**12).map(str)
+    | st.floats().map(str)
+    | st.text("0123456789.,eE+-%", min_size=1, max_size=12)
+)
 big = st.integers(9, 10**12).map(str)
 latex = st.sampled_from(LATEX)
 megabyte = st.builds(
@@ -70,35 +103,62 @@ megabyte = st.builds(
     st.sampled_from(["", "}", r"\boxed{", r"\boxed{41}"]),
 )
 braces = [
-    ("{", "}"), ("(", ")"), (r"\{", r"\}"), (r"\frac{1}{", "}"), (r"\sqrt{", "}"), ("x^{", "}"), (r"\text{", "}"),
-    (r"\left(", ""), (r"\boxed{", "}"), (r"\boxed{", ""), ("", "}"),
-]  # fmt: skip
+    ("{", "}"),
+    ("(", ")"),
+    (r"\{", r"\}"),
+    (r"\frac{1}{", "}"),
+    (r"\sqrt{", "}"),
+    ("x^{", "}"),
+    (r"\text{", "}"),
+    (r"\left(", ""),
+    (r"\boxed{", "}"),
+    (r"\boxed{", ""),
+    ("", "}"),
+]
 letters_of_the_world = st.characters(categories=["Lo", "Mn", "Nd", "Nl", "No", "Sm", "Zs", "Cf"])
 
 RESPONSES = {  # kind: how it is written, and how many examples
     "random characters": (bare_or_boxed(st.text(max_size=100)), 60),
-    "random bytes, read as UTF-8": (bare_or_boxed(st.binary(max_size=100).map(lambda raw: raw.decode("utf-8", "replace"))), 30),
-    "random bytes, one character each": (bare_or_boxed(st.binary(max_size=100).map(lambda raw: raw.decode("latin-1"))), 30),
+    "random bytes, read as UTF-8": (
+        bare_or_boxed(st.binary(max_size=100).map(lambda raw: raw.decode("utf-8", "replace"))),
+        30,
+    ),
+    "random bytes, one character each": (
+        bare_or_boxed(st.binary(max_size=100).map(lambda raw: raw.decode("latin-1"))),
+        30,
+    ),
     "numbers": (bare_or_boxed(joined(number, 9)), 60),
-    "Unicode digits": (boxed(st.text(DIGITS, min_size=1, max_size=20) | st.text(DIGITS + r"+-/^_.,{}\ ", max_size=20)), 60),
+    "Unicode digits": (
+        boxed(st.text(DIGITS, min_size=1, max_size=20) | st.text(DIGITS + r"+-/^_.,{}\ ", max_size=20)),
+        60,
+    ),
     "LaTeX without sense": (boxed(joined(latex, 12)), 120),
     "a megabyte": (megabyte, 8),
     "nested braces": (st.one_of([nested(opening, closing) for opening, closing in braces]), 20),
-    "towers of powers": (boxed(st.lists(big, min_size=2, max_size=5).map(lambda n: "^{".join(n) + "}" * (len(n) - 1))), 4),
+    "towers of powers": (
+        boxed(st.lists(big, min_size=2, max_size=5).map(lambda n: "^{".join(n) + "}" * (len(n) - 1))),
+        4,
+    ),
     "factorials": (boxed(st.builds(lambda n, factorials: n + "!" * factorials, big, st.integers(1, 3))), 4),
     "boxes without end": (st.text(max_size=60).map(lambda text: text + r"\boxed{" + text), 20),
     "many boxes": (joined((number | latex).map(lambda content: rf"\boxed{{{content}}}"), 60), 40),
     "code": (bare_or_boxed(st.lists(st.sampled_from(CODE), max_size=6).map("; ".join)), 40),
-    "other languages": (bare_or_boxed(joined(st.sampled_from(WORDS), 9) | st.text(letters_of_the_world, max_size=30)), 40),
+    "other languages": (
+        bare_or_boxed(joined(st.sampled_from(WORDS), 9) | st.text(letters_of_the_world, max_size=30)),
+        40,
+    ),
 }
 
 
 def reproducible(examples: int):
     """The same examples in every run; FUZZ times as many."""
     return settings(
-        max_examples=examples * int(os.environ.get("FUZZ", "1")), deadline=None, derandomize=True, database=None,
+        max_examples=examples * int(os.environ.get("FUZZ", "1")),
+        deadline=None,
+        derandomize=True,
+        database=None,
         suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from verifier import MAX_LENGTH, Verifier, extract_answer, last_boxed, last_number
+from verifier import MAX_LENGTH, Verifier, extract_answer, last_boxed, last_number, quick_verdict
 
 ROOT = Path(__file__).parent.parent
 HANGS = r"9^{9^{9^9}}"
@@ -30,6 +30,16 @@ HANGS = r"9^{9^{9^9}}"
     (r"\boxed 5$ holds", "5"),
     (r"$\boxed \frac{1}{2}$", r"\frac{1}{2}"),
     (r"\boxed{5}, which I put in \boxed.", "5"),
+    (r"\boxed{5}. I put it in \boxed as asked.", "5"),
+    (r"\boxed{5} by the \boxed command", "5"),
+    (r"\boxed{5} in the \boxed{} format", "5"),
+    (r"\boxed{5}, that is \boxed{\text{answer}}", "5"),
+    (r"\boxed{5}, in \boxed{your answer here}", "5"),
+    (r"\boxed{5}, as \boxed{...} or \boxed{\ldots}", "5"),
+    (r"Put it in a \boxed environment. \boxed{5}", "5"),
+    (r"\boxed{5}, or rather \boxed x$", "x"),
+    (r"\boxed{5}, or rather \boxed{\text{no answer}}", r"\text{no answer}"),
+    (r"in a \boxed", None),
     (r"\fbox{7}", "7"),
     (r"\\boxed{7}", "7"),
     (r"an open { before \boxed{3}", "3"),
@@ -47,8 +57,9 @@ def test_last_boxed_is_the_last_complete_box(text, expected):
 
 
 @pytest.mark.parametrize("text, expected", [
-    ("it is 1,234.5", "1234.5"), ("x = -7", "-7"), ("costs $18.", "18"), ("-$18", "-18"), ("10-7", "7"), ("(-3)", "-3"),
-    ("3 apples, 5 pears", "5"), ("1,234,567", "1234567"), ("1,2,3", "3"), ("1, 2,", "2"), (".5", ".5"), ("50%", "50"),
+    ("it is 1,234.5", "1234.5"), ("x = -7", "-7"), ("costs $18.", "18"), ("-$18", "-18"), ("10-7", "7"),
+    ("(-3)", "-3"), ("3 apples, 5 pears", "5"), ("1,234,567", "1234567"), ("1,2,3", "3"), ("1, 2,", "2"),
+    (".5", ".5"), ("50%", "50"),
     ("4.5e33", "4.5e33"), ("−７", "-7"), ("٣٤", "34"), ("2 or 3?", "3"), ("none", None), ("", None),
 ])
 def test_last_number_is_plain_and_signed(text, expected):
@@ -63,6 +74,16 @@ def test_extraction_takes_linear_time():
         text = piece * (1_000_000 // len(piece))
         last_boxed(text), last_number(text)
     assert time.monotonic() - start < 60
+
+
+def test_what_needs_no_algebra_takes_little_time():
+    """The parent judges the longest answers in some milliseconds; it cannot be interrupted like a worker."""
+    start = time.monotonic()
+    pieces = ("~", r"\,", r"\text{m} ", "k ", r"\frac ", ", ", "{ ", "(", r"\sqrt(", "€", "or ", "1 000 ")
+    for piece in pieces:
+        quick_verdict("5", piece * (MAX_LENGTH // len(piece)))
+        quick_verdict("Yes", piece * (MAX_LENGTH // len(piece)))
+    assert time.monotonic() - start < 10
 
 
 def test_a_missing_or_overlong_answer_is_wrong_at_once():
@@ -101,6 +122,21 @@ def test_hostile_answers_end_at_the_deadline_are_counted_and_the_next_is_judged(
     assert verifier.score([r"\sqrt{9}", HANGS], ["3", HANGS]) == [1.0, 1.0]
 
 
+def test_rewards_are_those_of_the_extracted_answers(verifier):
+    texts = [r"so \boxed{4} it is, or 5", "no box, 4", r"\boxed{5}"]
+    assert verifier.reward(texts, ["4"] * 3) == [1.0, 0.0, 0.0]
+    with Verifier("last_number") as by_number:
+        assert by_number.reward(texts, ["4"] * 3) == [0.0, 1.0, 0.0]
+
+
+def test_the_workers_share_the_cores_with_the_other_ranks(monkeypatch):
+    for cores, ranks, workers in ((2, 1, 2), (2, 2, 1), (2, 8, 1), (64, 4, 8), (32, 8, 4), (1, 1, 1)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
+        assert Verifier().n_workers == workers
+    assert Verifier(n_workers=3).n_workers == 3
+
+
 def test_a_killed_worker_is_replaced(verifier):
     assert verifier.score([r"\sqrt{4}"], ["2"]) == [1.0]
     killed = list(verifier.idle)
@@ -110,7 +146,8 @@ def test_a_killed_worker_is_replaced(verifier):
     failures = verifier.failures
     assert verifier.score([r"\sqrt{9}"], ["3"]) == [1.0]
     assert verifier.failures == failures  # the answer is not to blame
-    assert not set(killed) & set(verifier.idle) and {worker.returncode for worker in killed} == {-signal.SIGKILL}
+    assert not set(killed) & set(verifier.idle)
+    assert {worker.returncode for worker in killed} == {-signal.SIGKILL}
 
 
 def test_a_worker_that_dies_over_an_answer_is_replaced_and_the_answer_counted_as_wrong(verifier):
@@ -147,7 +184,8 @@ def test_workers_start_when_needed_and_none_outlives_close():
     assert verifier.score([r"\sqrt{4}", r"\sqrt{9}"], ["2", "3"]) == [1.0, 1.0]
     pids = [worker.pid for worker in [*verifier.idle, *verifier.busy]]
     assert len(pids) == 2
-    assert all(resource.prlimit(pid, resource.RLIMIT_AS) == (2 * 2**30,) * 2 for pid in pids)  # the promised 2 GiB
+    promised = (2 * 2**30,) * 2  # 2 GiB
+    assert all(resource.prlimit(pid, resource.RLIMIT_AS) == promised for pid in pids)
     verifier.close()
     assert not any(is_alive(pid) for pid in pids)
 
@@ -203,7 +241,7 @@ def is_alive(pid: int) -> bool:
 
 
 def test_signals_to_the_parents_group_do_not_reach_the_workers(tmp_path):
-    """torchrun and Ctrl-C signal whole process groups; a worker that died of it would turn right answers into wrong ones."""
+    """torchrun and Ctrl-C signal process groups; a worker that died of it would make right answers wrong."""
     script = tmp_path / "group.py"
     script.write_text(
         "import os, signal, threading\n"
@@ -225,5 +263,5 @@ def test_signals_to_the_parents_group_do_not_reach_the_workers(tmp_path):
     done = subprocess.run(
         [sys.executable, str(script)], capture_output=True, text=True, timeout=120, start_new_session=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    )
     assert done.returncode == 0 and "failures 0" in done.stdout, done.stderr
