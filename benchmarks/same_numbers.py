@@ -1,7 +1,7 @@
 """Does a change of the code leave every number as it was?
 
-    git worktree add --detach /tmp/before COMMIT
-    python benchmarks/same_numbers.py /tmp/before . [--only asyppo grpo]
+    git worktree add --detach ../before COMMIT
+    python benchmarks/same_numbers.py ../before . [--only asyppo grpo]
 
 Seeded runs of the embedded default in both trees, one after the other; the largest difference of each run's
 metrics (clocks and memory left out), relative to the metric or, below 1, absolute. A tree's runs are kept in its
