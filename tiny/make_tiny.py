@@ -1,6 +1,7 @@
 """Make everything in this folder from a seed: problems, tokenizer, a tiny actor and a tinier mini-critic.
 
-    python tiny/make_tiny.py                # about half an hour on one core; overwrites actor/, critic/ and *.jsonl
+    python tiny/make_tiny.py            # about three quarters of an hour on one core; overwrites actor/, critic/, *.jsonl
+    python tiny/make_tiny.py --shares   # seconds: what could be known of the returns at all; makes nothing
 
 The task is a chain of additions and subtractions, solved one step a line:
 
@@ -8,15 +9,16 @@ The task is a chain of additions and subtractions, solved one step a line:
                          12-3=9
                          \\boxed{9}
 
-Both models first learn to solve it from right demonstrations (the arithmetic), then from demonstrations in which steps
-are wrong at random (the noise). A share GUESSED of the steps is guessed, written with ~ in place of =, and wrong with
-probability WRONG_GUESS; the others are worked out and wrong with WRONG_STEP. The following lines go on from the wrong
-number. The result knows how to add but samples many wrong steps: its greedy answers are right, its sampled ones mostly
-not. That is what reinforcement learning has to mend, and since only the final box is rewarded, the credit must travel
-back to the line that went wrong. A base that has not learned its arithmetic gives RL nothing to sharpen.
+Steps are wrong at random, those with a HARD term often, the others seldom, and the lines after a wrong one go on from
+its number. So a model that has learned from such solutions knows how to add (its greedy answers are right), but most of
+its samples are wrong. That is what reinforcement learning has to mend, and since only the final box is rewarded, the
+credit must travel back to the line that went wrong. A base that has not learned its arithmetic gives RL nothing to sharpen.
 
-Guesses are there for the critics: a mini-critic of this size learns from some thousand rewards that a ~ bodes ill, but not
-to check a sum; where all wrong steps looked like right ones, critics explained nothing (LOG.md).
+Both models are pretrained on homework with a teacher's marks: behind a line, before its newline, may stand a mark, `.`
+where everything up to here is right and `x` where something is not. Marks stand at random, so that a model cannot read
+the verdict off the last one but must know itself at every line whether all lines above it are right. From rewards
+alone a critic of this size does not learn to check a sum (LOG.md); this one need only say what it knows already. The
+actor then learns from homework without marks, so that it writes none: the critics judge by the sums and by nothing else.
 """
 
 import argparse
@@ -24,7 +26,9 @@ import json
 import math
 import random
 import time
+from collections import defaultdict
 from pathlib import Path
+from typing import Hashable
 
 import torch
 import torch.nn.functional as F
@@ -32,13 +36,24 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 HERE = Path(__file__).parent
-VOCABULARY = ["<|pad|>", "<|eos|>", "<|unk|>", *"0123456789", "+", "-", "=", "~", "\n", "\\boxed{", "}"]
+# ~ is written by no one here, but keeps the place of every token
+VOCABULARY = ["<|pad|>", "<|eos|>", "<|unk|>", *"0123456789", "+", "-", "=", "~", "\n", "\\boxed{", "}", ".", "x"]
 PAD, EOS = 0, 1
-LARGEST_TERM, LARGEST_TOTAL = 20, 99
-TERMS = (3, 4, 5)
-GUESSED, WRONG_GUESS, WRONG_STEP = 0.35, 0.75, 0.12
+RIGHT_SO_FAR, WRONG_SO_FAR = ".", "x"
+TERMS = range(3, 11)  # how many: chains of all lengths, for a wide spread of difficulty
+LARGEST_TERM, LARGEST_TOTAL = 9, 30
+HARD = range(7, 10)  # these terms are added and subtracted wrongly with WRONG_HARD, the others with WRONG_EASY
+WRONG_HARD, WRONG_EASY = 0.5, 0.05
 N_TRAIN, N_TEST = 2000, 200
-BATCH = 128
+BATCH, POOL = 64, 8  # a pool of batches is drawn at once and sorted by length: less padding
+# model: shape, pretraining steps with marks, then without, learning rate
+MODELS = {
+    "critic": (dict(hidden=64, layers=4, intermediate=128), 4000, 0, 3e-3),
+    "actor": (dict(hidden=128, layers=4, intermediate=256), 1600, 500, 2e-3),
+}
+
+
+# -- problems and demonstrations ---------------------------------------------------------------------------------------
 
 
 def make_problem(rng: random.Random) -> list[int]:
@@ -61,18 +76,98 @@ def problem_text(terms: list[int]) -> str:
     return str(terms[0]) + "".join(f"{t:+d}" for t in terms[1:])
 
 
-def demonstration(terms: list[int], noisy: bool, rng: random.Random) -> str:
-    """The worked solution; where noisy, steps are guessed, results are off by 1…10, and what follows goes on from them."""
-    total, lines = terms[0], []
+def wrong_probability(term: int) -> float:
+    return WRONG_HARD if abs(term) in HARD else WRONG_EASY
+
+
+def write_steps(terms: list[int], rng: random.Random) -> list[int]:
+    """The totals that someone who errs would write; a wrong one is off by 1…9, and what follows goes on from it."""
+    total, totals = terms[0], []
     for i, term in enumerate(terms[1:], start=1):
-        guessed = noisy and rng.random() < GUESSED
-        result = total + term
-        if noisy and rng.random() < (WRONG_GUESS if guessed else WRONG_STEP):
-            offsets = [o for o in range(-10, 11) if o and 0 <= result + o and stays_in_range(result + o, terms[i + 1 :])]
-            result += rng.choice(offsets) if offsets else 0
-        lines.append(f"{total}{term:+d}{'~' if guessed else '='}{result}\n")
-        total = result
-    return "".join(lines) + f"\\boxed{{{total}}}"
+        total += term
+        if rng.random() < wrong_probability(term):
+            # a few chains use the whole range: where no other number can be gone on from, the step is right
+            offsets = [o for o in range(-9, 10) if o and stays_in_range(total + o, [0, *terms[i + 1 :]])]
+            total += rng.choice(offsets) if offsets else 0
+        totals.append(total)
+    return totals
+
+
+def solution(terms: list[int], totals: list[int], marked: float = 0.0, rng: random.Random | None = None) -> str:
+    """The solution with these totals as text, each line marked by the teacher with probability `marked`."""
+    before, truth, right, lines = terms[0], terms[0], True, []
+    for term, total in zip(terms[1:], totals):
+        truth += term
+        right = right and total == truth
+        mark = (RIGHT_SO_FAR if right else WRONG_SO_FAR) if marked and rng.random() < marked else ""
+        lines.append(f"{before}{term:+d}={total}{mark}\n")
+        before = total
+    return "".join(lines) + f"\\boxed{{{before}}}"
+
+
+def right_solution(terms: list[int]) -> str:
+    return solution(terms, [sum(terms[: i + 1]) for i in range(1, len(terms))])
+
+
+# -- what can be known of the returns -----------------------------------------------------------------------------------
+
+
+def explained_share(known: list[tuple[Hashable, float]], new: list[tuple[Hashable, float]]) -> float:
+    """The share of new returns' variance that is explained by whoever knows their keys, and what the mean return of
+    each key was so far (of all keys, for one not met yet). Counted on other responses, or many keys would explain noise."""
+    sums: dict[Hashable, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for key, value in known:
+        sums[key][0] += 1
+        sums[key][1] += value
+    mean_known = sum(value for _, value in known) / len(known)
+    mean_new = sum(value for _, value in new) / len(new)
+    left = sum((value - (sums[key][1] / sums[key][0] if key in sums else mean_known)) ** 2 for key, value in new)
+    return 1 - left / sum((value - mean_new) ** 2 for _, value in new)
+
+
+def difficulty(terms: list[int]) -> int:
+    """The probability that these steps are all right, in eighths of a factor e: fine enough, and few enough to count."""
+    return round(8 * sum(math.log(1 - wrong_probability(term)) for term in terms))
+
+
+def known_at(terms: list[int], written: str, right: str) -> dict[str, Hashable]:
+    """What three readers know of the state behind a prompt and the solution written so far.
+
+    prompt: how difficult the chain is. signs: how difficult what is left of it is as well, whether there was an x, and
+    how many lines the last `.` vouches for. everything: whether all that is written is right as well.
+    """
+    lines = written.count("\n")
+    vouched = written[: written.rfind(RIGHT_SO_FAR) + 1].count("\n") + 1 if RIGHT_SO_FAR in written else 0
+    unmarked = written.replace(RIGHT_SO_FAR, "").replace(WRONG_SO_FAR, "")
+    prompt, to_come = difficulty(terms[1:]), difficulty(terms[1 + lines :])
+    return {
+        "prompt": prompt,
+        "signs": (prompt, to_come, WRONG_SO_FAR in written, vouched),
+        "everything": (prompt, to_come, right.startswith(unmarked)),
+    }
+
+
+def returns_known(n: int, marked: float, seed: int) -> dict[str, float]:
+    """By simulation, no model asked: what share of the returns' variance, over all tokens of n demonstrations, is
+    explained by the prompt, by signs in the text, and by everything; and the mean return itself.
+
+    The final 0/1 reward is the return of every token, and a token's state is what stands before it, as in training.
+    """
+    rng = random.Random(seed)
+    halves: list[dict[str, list[tuple[Hashable, float]]]] = [defaultdict(list), defaultdict(list)]
+    for i in range(n):
+        terms = make_problem(rng)
+        totals = write_steps(terms, rng)
+        text, right = solution(terms, totals, marked, rng), right_solution(terms)
+        for t in range(len(text) + 1):  # the last token is EOS
+            for name, key in known_at(terms, text[:t], right).items():
+                halves[i % 2][name].append((key, float(totals[-1] == sum(terms))))
+    known, new = halves
+    returns = [value for _, value in new["prompt"]]
+    return {"mean return": sum(returns) / len(returns)} | {name: explained_share(known[name], new[name]) for name in known}
+
+
+# -- models and their pretraining ---------------------------------------------------------------------------------------
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
@@ -96,21 +191,31 @@ def make_model(hidden: int, layers: int, intermediate: int, seed: int) -> Qwen3F
     return Qwen3ForCausalLM(config)
 
 
-def batch_of_demonstrations(tokenizer, held_out: set[str], noisy: bool, size: int, rng: random.Random):
-    """-> tokens [B, S] right-padded, targets [B, S] with -100 on the prompt and on padding."""
-    rows = []
-    while len(rows) < size:
+def homework(held_out: set[str], marks: bool, rng: random.Random) -> tuple[str, str, list[int]]:
+    """-> prompt, solution, its terms. Some teachers mark nearly every line, some hardly any."""
+    while True:
         terms = make_problem(rng)
-        if (text := problem_text(terms)) not in held_out:
-            prompt = tokenizer.encode(text + "\n")
-            rows.append((len(prompt), prompt + tokenizer.encode(demonstration(terms, noisy, rng)) + [EOS]))
-    width = max(len(tokens) for _, tokens in rows)
-    tokens_BS = torch.full((size, width), PAD)
-    targets_BS = torch.full((size, width), -100)
-    for b, (prompt_len, tokens) in enumerate(rows):
-        tokens_BS[b, : len(tokens)] = torch.tensor(tokens)
-        targets_BS[b, prompt_len : len(tokens)] = tokens_BS[b, prompt_len : len(tokens)]
-    return tokens_BS, targets_BS
+        if problem_text(terms) not in held_out:
+            return problem_text(terms) + "\n", solution(terms, write_steps(terms, rng), marks * rng.random(), rng), terms
+
+
+def batches_of_homework(tokenizer, held_out: set[str], marks: bool, rng: random.Random):
+    """Yields tokens [B, S] right-padded and targets [B, S] with -100 on the prompt and on padding, without end."""
+    while True:
+        rows = []
+        for _ in range(BATCH * POOL):
+            prompt, text, _ = homework(held_out, marks, rng)
+            rows.append((len(prompt), tokenizer.encode(prompt + text) + [EOS]))
+        rows.sort(key=lambda row: len(row[1]))
+        batches = [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
+        rng.shuffle(batches)
+        for batch in batches:
+            tokens_BS = torch.full((BATCH, max(len(tokens) for _, tokens in batch)), PAD)
+            targets_BS = torch.full_like(tokens_BS, -100)
+            for b, (prompt_len, tokens) in enumerate(batch):
+                tokens_BS[b, : len(tokens)] = torch.tensor(tokens)
+                targets_BS[b, prompt_len : len(tokens)] = tokens_BS[b, prompt_len : len(tokens)]
+            yield tokens_BS, targets_BS
 
 
 @torch.no_grad()
@@ -121,7 +226,7 @@ def accuracy(model, tokenizer, problems: list[dict], do_sample: bool) -> float:
     out = model.generate(
         batch["input_ids"], attention_mask=batch["attention_mask"],
         generation_config=GenerationConfig(
-            do_sample=do_sample, top_k=0, max_new_tokens=64, pad_token_id=PAD, eos_token_id=EOS
+            do_sample=do_sample, top_k=0, max_new_tokens=100, pad_token_id=PAD, eos_token_id=EOS
         ),
     )  # fmt: skip
     model.train()
@@ -129,30 +234,54 @@ def accuracy(model, tokenizer, problems: list[dict], do_sample: bool) -> float:
     return sum(t.endswith(f"\\boxed{{{p['answer']}}}") for t, p in zip(texts, problems)) / len(problems)
 
 
-def pretrain(model, tokenizer, test: list[dict], clean_steps: int, noisy_steps: int, lr: float, seed: int) -> None:
+@torch.no_grad()
+def verdicts(model, tokenizer, n: int, seed: int) -> dict[str, float]:
+    """How well the model knows what is wrong: at the line ends of n solutions without marks, the probability that a mark,
+    if one stood here, would be an x. Means over lines where nothing is wrong, at the first wrong one, and after it; and
+    the probability of any mark."""
+    rng = random.Random(seed)
+    found: dict[str, list[float]] = defaultdict(list)
+    dot, cross = tokenizer.convert_tokens_to_ids([RIGHT_SO_FAR, WRONG_SO_FAR])
+    for _ in range(n):
+        prompt, text, terms = homework(set(), False, rng)
+        right, ids = right_solution(terms), torch.tensor([tokenizer.encode(prompt + text)])
+        p_SV = model(ids).logits[0].softmax(-1)
+        wrong_before = False
+        for t in (t for t, character in enumerate(text) if character == "\n"):
+            p_V = p_SV[len(prompt) + t - 1]
+            wrong = not right.startswith(text[: t + 1])
+            where = "x where right" if not wrong else "x later" if wrong_before else "x at the first error"
+            found[where].append((p_V[cross] / (p_V[cross] + p_V[dot])).item())
+            found["any mark"].append((p_V[cross] + p_V[dot]).item())
+            wrong_before = wrong
+    return {where: sum(p) / len(p) for where, p in found.items()}
+
+
+def pretrain(model, tokenizer, test: list[dict], marked_steps: int, unmarked_steps: int, lr: float, seed: int) -> None:
     held_out = {p["problem"] for p in test}
     rng = random.Random(seed)
     torch.manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01, betas=(0.9, 0.98))
-    steps, start = clean_steps + noisy_steps, time.time()
+    steps, start = marked_steps + unmarked_steps, time.time()
+    batches = {marks: batches_of_homework(tokenizer, held_out, marks, rng) for marks in (True, False)}
     for step in range(1, steps + 1):
         # warm-up, then cosine to a tenth
         scale = min(1.0, step / 100) * (0.1 + 0.45 * (1 + math.cos(math.pi * step / steps)))
         for group in optimizer.param_groups:
             group["lr"] = lr * scale
-        noisy = step > clean_steps
-        tokens_BS, targets_BS = batch_of_demonstrations(tokenizer, held_out, noisy, BATCH, rng)
+        tokens_BS, targets_BS = next(batches[step <= marked_steps])
         logits_BSV = model(tokens_BS).logits
         loss = F.cross_entropy(logits_BSV[:, :-1].flatten(0, 1), targets_BS[:, 1:].flatten(), ignore_index=-100)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        if step % 200 == 0 or step == steps:
+        if step % 400 == 0 or step == steps:
             greedy, sampled = (accuracy(model, tokenizer, test, do_sample) for do_sample in (False, True))
+            known = "  ".join(f"{where} {p:.4f}" for where, p in verdicts(model, tokenizer, 100, seed).items())
             print(
-                f"step {step}/{steps}  noisy {noisy}  loss {loss.item():.4f}  greedy {greedy:.3f}"
-                f"  sampled {sampled:.3f}  {time.time() - start:.0f} s", flush=True,
+                f"step {step}/{steps}  loss {loss.item():.4f}  greedy {greedy:.3f}  sampled {sampled:.3f}  {known}"
+                f"  {time.time() - start:.0f} s", flush=True,
             )  # fmt: skip
 
 
@@ -162,9 +291,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE, help="folder to write to")
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the pretraining steps to take (for a trial)")
-    parser.add_argument("--models", nargs="+", default=["critic", "actor"], help="which of the two to make")
+    parser.add_argument("--models", nargs="+", default=list(MODELS), help="which of the two to make")
+    parser.add_argument("--shares", action="store_true", help="only print what can be known of the returns")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    if args.shares:
+        for marked in (0.0, 0.5):
+            shares = returns_known(8000, marked, args.seed)
+            print(f"lines marked {marked}:  " + "  ".join(f"{name} {share:.3f}" for name, share in shares.items()))
+        return
 
     rng = random.Random(args.seed)
     chains = {}
@@ -178,15 +313,11 @@ def main() -> None:
         (args.out / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     tokenizer = make_tokenizer()
-    for name, shape, clean_steps, noisy_steps, lr in (
-        ("critic", dict(hidden=64, layers=3, intermediate=112), 1500, 700, 3e-3),
-        ("actor", dict(hidden=128, layers=4, intermediate=256), 1500, 700, 2e-3),
-    ):
-        if name not in args.models:
-            continue
+    for name in args.models:
+        shape, marked_steps, unmarked_steps, lr = MODELS[name]
         model = make_model(**shape, seed=args.seed)
         print(f"{name}: {sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
-        steps = int(clean_steps * args.scale), int(noisy_steps * args.scale)
+        steps = int(marked_steps * args.scale), int(unmarked_steps * args.scale)
         pretrain(model, tokenizer, test, *steps, lr, seed=args.seed + 1)
         model.generation_config = GenerationConfig(pad_token_id=PAD, eos_token_id=EOS)
         model.save_pretrained(args.out / name)
