@@ -14,17 +14,18 @@ its number. So a model that has learned from such solutions knows how to add (it
 its samples are wrong. That is what reinforcement learning has to mend, and since only the final box is rewarded, the
 credit must travel back to the line that went wrong. A base that has not learned its arithmetic gives RL nothing to sharpen.
 
-Both models are pretrained on homework with a teacher's marks: behind a line, before its newline, may stand a mark, `.`
-where everything up to here is right and `x` where something is not. Marks stand at random, so that a model cannot read
-the verdict off the last one but must know itself at every line whether all lines above it are right. From rewards
-alone a critic of this size does not learn to check a sum (LOG.md); this one need only say what it knows already. The
-actor then learns from homework without marks, so that it writes none: the critics judge by the sums and by nothing else.
+Both models are pretrained on homework that a teacher has begun to mark: in half of the cases the reading stops behind a
+line with a mark, `.` where everything up to here is right and `x` where something is not. To write it a model must know
+at every line whether all lines above it are right, and it can never read that off an earlier mark. From rewards alone a
+critic of this size does not learn to check a sum (LOG.md); this one need only say what it knows already. The actor then
+learns from homework without marks, so that it writes none: the critics judge by the sums and by nothing else.
 """
 
 import argparse
 import json
 import math
 import random
+import re
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -38,12 +39,14 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config,
 HERE = Path(__file__).parent
 # ~ is written by no one here, but keeps the place of every token
 VOCABULARY = ["<|pad|>", "<|eos|>", "<|unk|>", *"0123456789", "+", "-", "=", "~", "\n", "\\boxed{", "}", ".", "x"]
+TOKEN = r"\\boxed\{|[\s\S]"
 PAD, EOS = 0, 1
 RIGHT_SO_FAR, WRONG_SO_FAR = ".", "x"
 TERMS = range(3, 11)  # how many: chains of all lengths, for a wide spread of difficulty
 LARGEST_TERM, LARGEST_TOTAL = 9, 30
 HARD = range(7, 10)  # these terms are added and subtracted wrongly with WRONG_HARD, the others with WRONG_EASY
 WRONG_HARD, WRONG_EASY = 0.5, 0.05
+MARKED = 0.5
 N_TRAIN, N_TEST = 2000, 200
 BATCH, POOL = 64, 8  # a pool of batches is drawn at once and sorted by length: less padding
 # model: shape, pretraining steps with marks, then without, learning rate
@@ -80,12 +83,13 @@ def wrong_probability(term: int) -> float:
     return WRONG_HARD if abs(term) in HARD else WRONG_EASY
 
 
-def write_steps(terms: list[int], rng: random.Random) -> list[int]:
-    """The totals that someone who errs would write; a wrong one is off by 1…9, and what follows goes on from it."""
+def write_steps(terms: list[int], rng: random.Random, errs: float = 1.0) -> list[int]:
+    """The totals that someone who errs (this many times as often as the models at first) would write; a wrong one is off
+    by 1…9, and what follows goes on from it."""
     total, totals = terms[0], []
     for i, term in enumerate(terms[1:], start=1):
         total += term
-        if rng.random() < wrong_probability(term):
+        if rng.random() < errs * wrong_probability(term):
             # a few chains use the whole range: where no other number can be gone on from, the step is right
             offsets = [o for o in range(-9, 10) if o and stays_in_range(total + o, [0, *terms[i + 1 :]])]
             total += rng.choice(offsets) if offsets else 0
@@ -93,16 +97,10 @@ def write_steps(terms: list[int], rng: random.Random) -> list[int]:
     return totals
 
 
-def solution(terms: list[int], totals: list[int], marked: float = 0.0, rng: random.Random | None = None) -> str:
-    """The solution with these totals as text, each line marked by the teacher with probability `marked`."""
-    before, truth, right, lines = terms[0], terms[0], True, []
-    for term, total in zip(terms[1:], totals):
-        truth += term
-        right = right and total == truth
-        mark = (RIGHT_SO_FAR if right else WRONG_SO_FAR) if marked and rng.random() < marked else ""
-        lines.append(f"{before}{term:+d}={total}{mark}\n")
-        before = total
-    return "".join(lines) + f"\\boxed{{{before}}}"
+def solution(terms: list[int], totals: list[int]) -> str:
+    """The solution with these totals as text."""
+    steps = zip([terms[0], *totals], terms[1:], totals)
+    return "".join(f"{before}{term:+d}={total}\n" for before, term, total in steps) + f"\\boxed{{{totals[-1]}}}"
 
 
 def right_solution(terms: list[int]) -> str:
@@ -133,21 +131,15 @@ def difficulty(terms: list[int]) -> int:
 def known_at(terms: list[int], written: str, right: str) -> dict[str, Hashable]:
     """What three readers know of the state behind a prompt and the solution written so far.
 
-    prompt: how difficult the chain is. signs: how difficult what is left of it is as well, whether there was an x, and
-    how many lines the last `.` vouches for. everything: whether all that is written is right as well.
+    prompt: how difficult the chain is. signs: how difficult the steps are whose results do not stand there yet as well,
+    which can be read off the text without doing a sum. everything: also whether all that is written is right.
     """
-    lines = written.count("\n")
-    vouched = written[: written.rfind(RIGHT_SO_FAR) + 1].count("\n") + 1 if RIGHT_SO_FAR in written else 0
-    unmarked = written.replace(RIGHT_SO_FAR, "").replace(WRONG_SO_FAR, "")
-    prompt, to_come = difficulty(terms[1:]), difficulty(terms[1 + lines :])
-    return {
-        "prompt": prompt,
-        "signs": (prompt, to_come, WRONG_SO_FAR in written, vouched),
-        "everything": (prompt, to_come, right.startswith(unmarked)),
-    }
+    done = len(re.findall(r"=\d", written))
+    prompt, to_come = difficulty(terms[1:]), difficulty(terms[1 + done :])
+    return {"prompt": prompt, "signs": (prompt, to_come), "everything": (prompt, to_come, right.startswith(written))}
 
 
-def returns_known(n: int, marked: float, seed: int) -> dict[str, float]:
+def returns_known(n: int, errs: float, seed: int) -> dict[str, float]:
     """By simulation, no model asked: what share of the returns' variance, over all tokens of n demonstrations, is
     explained by the prompt, by signs in the text, and by everything; and the mean return itself.
 
@@ -157,10 +149,11 @@ def returns_known(n: int, marked: float, seed: int) -> dict[str, float]:
     halves: list[dict[str, list[tuple[Hashable, float]]]] = [defaultdict(list), defaultdict(list)]
     for i in range(n):
         terms = make_problem(rng)
-        totals = write_steps(terms, rng)
-        text, right = solution(terms, totals, marked, rng), right_solution(terms)
-        for t in range(len(text) + 1):  # the last token is EOS
-            for name, key in known_at(terms, text[:t], right).items():
+        totals = write_steps(terms, rng, errs)
+        text, right = solution(terms, totals), right_solution(terms)
+        starts = [token.start() for token in re.finditer(TOKEN, text)]
+        for start in [*starts, len(text)]:  # EOS comes last
+            for name, key in known_at(terms, text[:start], right).items():
                 halves[i % 2][name].append((key, float(totals[-1] == sum(terms))))
     known, new = halves
     returns = [value for _, value in new["prompt"]]
@@ -173,7 +166,7 @@ def returns_known(n: int, marked: float, seed: int) -> dict[str, float]:
 def make_tokenizer() -> PreTrainedTokenizerFast:
     """One token a character, and one for `\\boxed{`. The chat template is the first line: the models know no English."""
     tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(VOCABULARY)}, unk_token="<|unk|>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\\boxed\{|[\s\S]"), behavior="isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(TOKEN), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<|pad|>", eos_token="<|eos|>", unk_token="<|unk|>",
@@ -191,30 +184,45 @@ def make_model(hidden: int, layers: int, intermediate: int, seed: int) -> Qwen3F
     return Qwen3ForCausalLM(config)
 
 
-def homework(held_out: set[str], marks: bool, rng: random.Random) -> tuple[str, str, list[int]]:
-    """-> prompt, solution, its terms. Some teachers mark nearly every line, some hardly any."""
+def homework(held_out: set[str], rng: random.Random) -> tuple[list[int], str, str]:
+    """-> terms of a problem that is not held out, the prompt, a solution with errors."""
     while True:
         terms = make_problem(rng)
         if problem_text(terms) not in held_out:
-            return problem_text(terms) + "\n", solution(terms, write_steps(terms, rng), marks * rng.random(), rng), terms
+            return terms, problem_text(terms) + "\n", solution(terms, write_steps(terms, rng))
 
 
-def batches_of_homework(tokenizer, held_out: set[str], marks: bool, rng: random.Random):
-    """Yields tokens [B, S] right-padded and targets [B, S] with -100 on the prompt and on padding, without end."""
+def marks(terms: list[int], text: str) -> dict[int, str]:
+    """The teacher's mark for each line of a solution, by the place of the line's newline in the text."""
+    right = right_solution(terms)
+    ends = [t for t, character in enumerate(text) if character == "\n"]
+    return {t: RIGHT_SO_FAR if right.startswith(text[: t + 1]) else WRONG_SO_FAR for t in ends}
+
+
+def batches_of_homework(tokenizer, held_out: set[str], marked: float, rng: random.Random):
+    """Yields tokens [B, S] right-padded and targets [B, S], the next tokens, -100 on the prompt and on padding; endless.
+
+    With probability `marked` a line's newline is no target, but the mark in its place is. The tokens go on without
+    it: homework that stops at a mark and homework that goes on share their beginnings, and so their pass.
+    """
     while True:
         rows = []
         for _ in range(BATCH * POOL):
-            prompt, text, _ = homework(held_out, marks, rng)
-            rows.append((len(prompt), tokenizer.encode(prompt + text) + [EOS]))
-        rows.sort(key=lambda row: len(row[1]))
+            terms, prompt, text = homework(held_out, rng)
+            tokens = tokenizer.encode(prompt + text) + [EOS]
+            targets = [-100] * (len(prompt) - 1) + tokens[len(prompt) :]
+            for t, mark in marks(terms, text).items():
+                if rng.random() < marked:
+                    targets[len(prompt) - 1 + t] = tokenizer.convert_tokens_to_ids(mark)
+            rows.append((tokens[:-1], targets))
+        rows.sort(key=lambda row: len(row[0]))
         batches = [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
         rng.shuffle(batches)
         for batch in batches:
-            tokens_BS = torch.full((BATCH, max(len(tokens) for _, tokens in batch)), PAD)
+            tokens_BS = torch.full((BATCH, max(len(tokens) for tokens, _ in batch)), PAD)
             targets_BS = torch.full_like(tokens_BS, -100)
-            for b, (prompt_len, tokens) in enumerate(batch):
-                tokens_BS[b, : len(tokens)] = torch.tensor(tokens)
-                targets_BS[b, prompt_len : len(tokens)] = tokens_BS[b, prompt_len : len(tokens)]
+            for b, (tokens, targets) in enumerate(batch):
+                tokens_BS[b, : len(tokens)], targets_BS[b, : len(tokens)] = torch.tensor(tokens), torch.tensor(targets)
             yield tokens_BS, targets_BS
 
 
@@ -226,7 +234,7 @@ def accuracy(model, tokenizer, problems: list[dict], do_sample: bool) -> float:
     out = model.generate(
         batch["input_ids"], attention_mask=batch["attention_mask"],
         generation_config=GenerationConfig(
-            do_sample=do_sample, top_k=0, max_new_tokens=100, pad_token_id=PAD, eos_token_id=EOS
+            do_sample=do_sample, top_k=0 if do_sample else None, max_new_tokens=100, pad_token_id=PAD, eos_token_id=EOS
         ),
     )  # fmt: skip
     model.train()
@@ -236,24 +244,22 @@ def accuracy(model, tokenizer, problems: list[dict], do_sample: bool) -> float:
 
 @torch.no_grad()
 def verdicts(model, tokenizer, n: int, seed: int) -> dict[str, float]:
-    """How well the model knows what is wrong: at the line ends of n solutions without marks, the probability that a mark,
-    if one stood here, would be an x. Means over lines where nothing is wrong, at the first wrong one, and after it; and
-    the probability of any mark."""
+    """How well the model knows what is wrong: the probability that the mark behind a line, if there were one, would be an
+    x. Means over lines of n solutions up to which all is right, at the first wrong one, and after it; and the probability
+    of any mark."""
     rng = random.Random(seed)
     found: dict[str, list[float]] = defaultdict(list)
     dot, cross = tokenizer.convert_tokens_to_ids([RIGHT_SO_FAR, WRONG_SO_FAR])
     for _ in range(n):
-        prompt, text, terms = homework(set(), False, rng)
-        right, ids = right_solution(terms), torch.tensor([tokenizer.encode(prompt + text)])
-        p_SV = model(ids).logits[0].softmax(-1)
+        terms, prompt, text = homework(set(), rng)
+        p_SV = model(torch.tensor([tokenizer.encode(prompt + text)])).logits[0].softmax(-1)
         wrong_before = False
-        for t in (t for t, character in enumerate(text) if character == "\n"):
+        for t, mark in marks(terms, text).items():
             p_V = p_SV[len(prompt) + t - 1]
-            wrong = not right.startswith(text[: t + 1])
-            where = "x where right" if not wrong else "x later" if wrong_before else "x at the first error"
+            where = "x where right" if mark == RIGHT_SO_FAR else "x later" if wrong_before else "x at the first error"
             found[where].append((p_V[cross] / (p_V[cross] + p_V[dot])).item())
             found["any mark"].append((p_V[cross] + p_V[dot]).item())
-            wrong_before = wrong
+            wrong_before = mark == WRONG_SO_FAR
     return {where: sum(p) / len(p) for where, p in found.items()}
 
 
@@ -263,15 +269,15 @@ def pretrain(model, tokenizer, test: list[dict], marked_steps: int, unmarked_ste
     torch.manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01, betas=(0.9, 0.98))
     steps, start = marked_steps + unmarked_steps, time.time()
-    batches = {marks: batches_of_homework(tokenizer, held_out, marks, rng) for marks in (True, False)}
+    marked, unmarked = (batches_of_homework(tokenizer, held_out, share, rng) for share in (MARKED, 0.0))
     for step in range(1, steps + 1):
         # warm-up, then cosine to a tenth
         scale = min(1.0, step / 100) * (0.1 + 0.45 * (1 + math.cos(math.pi * step / steps)))
         for group in optimizer.param_groups:
             group["lr"] = lr * scale
-        tokens_BS, targets_BS = next(batches[step <= marked_steps])
+        tokens_BS, targets_BS = next(marked if step <= marked_steps else unmarked)
         logits_BSV = model(tokens_BS).logits
-        loss = F.cross_entropy(logits_BSV[:, :-1].flatten(0, 1), targets_BS[:, 1:].flatten(), ignore_index=-100)
+        loss = F.cross_entropy(logits_BSV.flatten(0, 1), targets_BS.flatten(), ignore_index=-100)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -296,9 +302,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.shares:
-        for marked in (0.0, 0.5):
-            shares = returns_known(8000, marked, args.seed)
-            print(f"lines marked {marked}:  " + "  ".join(f"{name} {share:.3f}" for name, share in shares.items()))
+        for errs in (1.0, 0.5, 0.2, 0.1):
+            shares = returns_known(8000, errs, args.seed)
+            print(f"errors times {errs}:  " + "  ".join(f"{name} {share:.3f}" for name, share in shares.items()))
         return
 
     rng = random.Random(args.seed)
