@@ -1,0 +1,125 @@
+"""The embedded task: what it is made of, and what can be known of its returns."""
+
+import json
+import random
+import re
+
+import pytest
+import torch
+
+from tests.conftest import ROOT
+from tiny import make_tiny
+from tiny.make_tiny import batches_of_homework, explained_share, known_at, make_tokenizer, marks, right_solution, solution
+
+TINY = ROOT / "tiny"
+
+
+def test_solutions_and_marks_worked_by_hand():
+    assert right_solution([7, 5, -3]) == "7+5=12\n12-3=9\n\\boxed{9}"
+    wrong = solution([7, 5, -3], [12, 8])
+    assert wrong == "7+5=12\n12-3=8\n\\boxed{8}"
+    assert list(marks([7, 5, -3], wrong).items()) == [(6, "."), (13, "x")]
+    # a second error that undoes the first makes the total right again, and not the line
+    again = solution([7, 5, -3], [11, 9])
+    assert again == "7+5=11\n11-3=9\n\\boxed{9}" and list(marks([7, 5, -3], again).values()) == ["x", "x"]
+
+
+def test_the_share_that_a_key_explains_worked_by_hand():
+    # a is worth 1/2, b 1: squares left 2 · 1/4, of 4 · 3/16 about the mean 3/4
+    known, new = [("a", 0.0), ("a", 1.0), ("b", 1.0), ("b", 1.0)], [("a", 1.0), ("a", 0.0), ("b", 1.0), ("b", 1.0)]
+    assert explained_share(known, new) == pytest.approx(1 - 0.5 / 0.75)
+    # a key that nobody has met is worth the mean of all, 3/4: one more square of 1/16, and the mean is 4/5
+    assert explained_share(known, [*new, ("c", 1.0)]) == pytest.approx(1 - (0.5 + 1 / 16) / (5 * 4 / 25))
+    assert explained_share(known, [("a", 0.0), ("b", 1.0)]) == pytest.approx(1 - 0.25 / 0.5)
+
+
+def test_what_is_known_behind_a_line():
+    right = right_solution([2, 9, -4])
+    hard, easy = (round(8 * torch.tensor(1 - p).log().item()) for p in (make_tiny.WRONG_HARD, make_tiny.WRONG_EASY))
+    both = round(8 * torch.tensor((1 - make_tiny.WRONG_HARD) * (1 - make_tiny.WRONG_EASY)).log().item())
+    assert hard < easy
+    for written, to_come, ok in (("", both, True), ("2+9=", both, True), ("2+9=12", easy, False), ("2+9=11\n", easy, True)):
+        assert known_at([2, 9, -4], written, right) == {"prompt": both, "signs": (both, to_come), "everything": (both, to_come, ok)}
+
+
+def test_what_can_be_known_of_a_task_small_enough_to_enumerate(monkeypatch):
+    """Two steps, each wrong with probability 1/2, in 16 tokens: `1+1=2 ⏎ 2+1=3 ⏎ \\boxed{ 3 } EOS`. Nothing is known before
+    the first result is written (5 tokens), then (6 tokens) whether the return is 0 or worth 1/2, then (5) all of it."""
+    monkeypatch.setattr(make_tiny, "make_problem", lambda rng: [1, 1, 1])
+    monkeypatch.setattr(
+        make_tiny, "write_steps", lambda terms, rng, errs: [first := 2 + rng.randint(0, 1), first + 1 + rng.randint(0, 1)]
+    )
+    shares = make_tiny.returns_known(8000, 1.0, seed=0)
+    assert shares["mean return"] == pytest.approx(1 / 4, abs=0.02)
+    assert shares["prompt"] == pytest.approx(0, abs=0.01) and shares["signs"] == pytest.approx(0, abs=0.01)
+    variance = 1 / 4 * 3 / 4
+    assert shares["everything"] == pytest.approx((6 * 1 / 16 + 5 * variance) / (16 * variance), abs=0.03)
+
+
+def test_steps_err_as_often_as_said_and_stay_in_range():
+    rng = random.Random(0)
+    wrong: dict[bool, list[bool]] = {True: [], False: []}
+    for _ in range(2000):
+        terms = make_tiny.make_problem(rng)
+        assert len(terms) in make_tiny.TERMS and make_tiny.stays_in_range(0, terms)
+        totals = make_tiny.write_steps(terms, rng)
+        assert all(0 <= total <= make_tiny.LARGEST_TOTAL for total in totals)
+        for before, term, total in zip([terms[0], *totals], terms[1:], totals):
+            wrong[abs(term) in make_tiny.HARD].append(total != before + term)
+    hard, easy = (sum(wrong[is_hard]) / len(wrong[is_hard]) for is_hard in (True, False))
+    assert hard == pytest.approx(make_tiny.WRONG_HARD, abs=0.03) and easy == pytest.approx(make_tiny.WRONG_EASY, abs=0.01)
+    terms = [1, 9, -8, 7]
+    assert make_tiny.write_steps(terms, rng, errs=0.0) == [10, 2, 9]
+
+
+@pytest.mark.parametrize("marked", [0.0, 0.5, 1.0])
+def test_homework_is_the_text_with_marks_for_targets_only(marked):
+    tokenizer = make_tokenizer()
+    tokens_BS, targets_BS = next(batches_of_homework(tokenizer, set(), marked, random.Random(0)))
+    newlines = n_marks = 0
+    for tokens, targets in zip(tokens_BS.tolist(), targets_BS.tolist()):
+        text = tokenizer.decode([t for t in tokens if t != make_tiny.PAD])
+        prompt, solved = text.split("\n", 1)
+        terms = [int(t) for t in re.findall(r"[+-]?\d+", prompt)]
+        assert targets[: len(prompt)] == [-100] * len(prompt), "the prompt is no target"
+        expected = marks(terms, solved)
+        wanted = [*tokenizer.encode(solved), make_tiny.EOS]
+        got = targets[len(prompt) : len(prompt) + len(wanted)]
+        assert set(targets[len(prompt) + len(wanted) :]) <= {-100}
+        for t, (want, is_target) in enumerate(zip(wanted, got)):
+            if want == tokenizer.convert_tokens_to_ids("\n"):
+                newlines += 1
+                n_marks += is_target != want
+                assert is_target in (want, tokenizer.convert_tokens_to_ids(expected[t]))
+            else:
+                assert is_target == want
+        assert "." not in solved and "x" not in solved.replace("\\boxed", "")
+    assert n_marks / newlines == pytest.approx(marked, abs=0.1)
+
+
+def test_held_out_problems_are_no_homework(monkeypatch):
+    monkeypatch.setattr(make_tiny, "make_problem", lambda rng: [1, rng.randint(1, 3)])
+    assert {make_tiny.homework({"1+2"}, random.Random(seed))[1] for seed in range(40)} == {"1+1\n", "1+3\n"}
+
+
+def test_tokens_are_characters_and_keep_their_places():
+    tokenizer = make_tokenizer()
+    text = "12-3=9.\n7+5~13x\n\\boxed{9}"
+    assert tokenizer.decode(tokenizer.encode(text)) == text and len(tokenizer.encode("\\boxed{9}")) == 3
+    assert tokenizer.convert_tokens_to_ids(["<|pad|>", "<|eos|>", "0", "9", "=", "\n", "}"]) == [0, 1, 3, 12, 15, 17, 19]
+
+
+def test_the_problems_in_this_folder_are_right_distinct_and_held_out():
+    train, test = (
+        [json.loads(line) for line in (TINY / f"{name}.jsonl").read_text().splitlines()] for name in ("train", "test")
+    )
+    assert (len(train), len(test)) == (make_tiny.N_TRAIN, make_tiny.N_TEST)
+    assert len({p["problem"] for p in train + test}) == len(train) + len(test)
+    for p in train + test:
+        assert set(p) == {"problem", "answer"} and eval(p["problem"]) == int(p["answer"])
+        terms = [int(t) for t in re.findall(r"[+-]?\d+", p["problem"])]
+        assert len(terms) in make_tiny.TERMS and make_tiny.stays_in_range(0, terms)
+
+
+def test_the_folder_stays_small():
+    assert sum(path.stat().st_size for path in TINY.rglob("*") if path.is_file() and path.suffix != ".pyc") < 6e6
