@@ -35,11 +35,13 @@ def test_the_share_that_a_key_explains_worked_by_hand():
 
 def test_what_is_known_behind_a_line():
     right = right_solution([2, 9, -4])
-    hard, easy = (round(8 * torch.tensor(1 - p).log().item()) for p in (make_tiny.WRONG_HARD, make_tiny.WRONG_EASY))
-    both = round(8 * torch.tensor((1 - make_tiny.WRONG_HARD) * (1 - make_tiny.WRONG_EASY)).log().item())
-    assert hard < easy
-    for written, to_come, ok in (("", both, True), ("2+9=", both, True), ("2+9=12", easy, False), ("2+9=11\n", easy, True)):
-        assert known_at([2, 9, -4], written, right) == {"prompt": both, "signs": (both, to_come), "everything": (both, to_come, ok)}
+    one_each = (1, 1)  # +9 is hard, −4 easy
+    for written, left, ok in (
+        ("", (1, 1), True), ("2+9=", (1, 1), True), ("2+9=12", (0, 1), False), ("2+9=11\n", (0, 1), True),
+        ("2+9=11\n11-4=7\n", (0, 0), True), ("2+9=12\n12-4=8\n\\boxed{8", (0, 0), False),
+    ):  # fmt: skip
+        known = known_at([2, 9, -4], written, right)
+        assert known == {"prompt": one_each, "signs": (one_each, left), "everything": (one_each, left, ok)}
 
 
 def test_what_can_be_known_of_a_task_small_enough_to_enumerate(monkeypatch):

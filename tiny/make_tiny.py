@@ -45,14 +45,14 @@ RIGHT_SO_FAR, WRONG_SO_FAR = ".", "x"
 TERMS = range(3, 11)  # how many: chains of all lengths, for a wide spread of difficulty
 LARGEST_TERM, LARGEST_TOTAL = 9, 30
 HARD = range(7, 10)  # these terms are added and subtracted wrongly with WRONG_HARD, the others with WRONG_EASY
-WRONG_HARD, WRONG_EASY = 0.5, 0.05
+WRONG_HARD, WRONG_EASY = 0.6, 0.05
 MARKED = 0.5
 N_TRAIN, N_TEST = 2000, 200
 BATCH, POOL = 64, 8  # a pool of batches is drawn at once and sorted by length: less padding
 # model: shape, pretraining steps with marks, then without, learning rate
 MODELS = {
-    "critic": (dict(hidden=64, layers=4, intermediate=128), 4000, 0, 3e-3),
-    "actor": (dict(hidden=128, layers=4, intermediate=256), 1600, 500, 2e-3),
+    "critic": (dict(hidden=64, layers=4, intermediate=128), 3000, 0, 3e-3),
+    "actor": (dict(hidden=128, layers=4, intermediate=256), 1400, 400, 2e-3),
 }
 
 
@@ -123,19 +123,20 @@ def explained_share(known: list[tuple[Hashable, float]], new: list[tuple[Hashabl
     return 1 - left / sum((value - mean_new) ** 2 for _, value in new)
 
 
-def difficulty(terms: list[int]) -> int:
-    """The probability that these steps are all right, in eighths of a factor e: fine enough, and few enough to count."""
-    return round(8 * sum(math.log(1 - wrong_probability(term)) for term in terms))
+def steps_of_each_kind(terms: list[int]) -> tuple[int, int]:
+    """How many of these steps are hard and how many easy: all that there is to know of how difficult they are."""
+    hard = sum(abs(term) in HARD for term in terms)
+    return hard, len(terms) - hard
 
 
 def known_at(terms: list[int], written: str, right: str) -> dict[str, Hashable]:
     """What three readers know of the state behind a prompt and the solution written so far.
 
-    prompt: how difficult the chain is. signs: how difficult the steps are whose results do not stand there yet as well,
+    prompt: how many steps of each kind there are. signs: as well, how many are left whose results do not stand there yet,
     which can be read off the text without doing a sum. everything: also whether all that is written is right.
     """
     done = len(re.findall(r"=\d", written))
-    prompt, to_come = difficulty(terms[1:]), difficulty(terms[1 + done :])
+    prompt, to_come = steps_of_each_kind(terms[1:]), steps_of_each_kind(terms[1 + done :])
     return {"prompt": prompt, "signs": (prompt, to_come), "everything": (prompt, to_come, right.startswith(written))}
 
 
