@@ -5,11 +5,11 @@ import random
 import re
 
 import pytest
-import torch
 
 from tests.conftest import ROOT
 from tiny import make_tiny
-from tiny.make_tiny import batches_of_homework, explained_share, known_at, make_tokenizer, marks, right_solution, solution
+from tiny.make_tiny import batches_of_homework, explained_share, known_at, make_tokenizer, marks
+from tiny.make_tiny import right_solution, solution
 
 TINY = ROOT / "tiny"
 
@@ -26,7 +26,8 @@ def test_solutions_and_marks_worked_by_hand():
 
 def test_the_share_that_a_key_explains_worked_by_hand():
     # a is worth 1/2, b 1: squares left 2 · 1/4, of 4 · 3/16 about the mean 3/4
-    known, new = [("a", 0.0), ("a", 1.0), ("b", 1.0), ("b", 1.0)], [("a", 1.0), ("a", 0.0), ("b", 1.0), ("b", 1.0)]
+    known = [("a", 0.0), ("a", 1.0), ("b", 1.0), ("b", 1.0)]
+    new = [("a", 1.0), ("a", 0.0), ("b", 1.0), ("b", 1.0)]
     assert explained_share(known, new) == pytest.approx(1 - 0.5 / 0.75)
     # a key that nobody has met is worth the mean of all, 3/4: one more square of 1/16, and the mean is 4/5
     assert explained_share(known, [*new, ("c", 1.0)]) == pytest.approx(1 - (0.5 + 1 / 16) / (5 * 4 / 25))
@@ -45,12 +46,16 @@ def test_what_is_known_behind_a_line():
 
 
 def test_what_can_be_known_of_a_task_small_enough_to_enumerate(monkeypatch):
-    """Two steps, each wrong with probability 1/2, in 16 tokens: `1+1=2 ⏎ 2+1=3 ⏎ \\boxed{ 3 } EOS`. Nothing is known before
-    the first result is written (5 tokens), then (6 tokens) whether the return is 0 or worth 1/2, then (5) all of it."""
+    """Two steps, each wrong with probability 1/2, in 16 tokens: `1+1=2 ⏎ 2+1=3 ⏎ \\boxed{ 3 } EOS`. Nothing
+    is known before the first result is written (5 tokens), then (6 tokens) whether the return is 0 or worth
+    1/2, then (5) all of it."""
     monkeypatch.setattr(make_tiny, "make_problem", lambda rng: [1, 1, 1])
-    monkeypatch.setattr(
-        make_tiny, "write_steps", lambda terms, rng, errs: [first := 2 + rng.randint(0, 1), first + 1 + rng.randint(0, 1)]
-    )
+
+    def write_steps(terms, rng, errs):
+        first = 2 + rng.randint(0, 1)
+        return [first, first + 1 + rng.randint(0, 1)]
+
+    monkeypatch.setattr(make_tiny, "write_steps", write_steps)
     shares = make_tiny.returns_known(8000, 1.0, seed=0)
     assert shares["mean return"] == pytest.approx(1 / 4, abs=0.02)
     assert shares["prompt"] == pytest.approx(0, abs=0.01) and shares["signs"] == pytest.approx(0, abs=0.01)
@@ -69,7 +74,8 @@ def test_steps_err_as_often_as_said_and_stay_in_range():
         for before, term, total in zip([terms[0], *totals], terms[1:], totals):
             wrong[abs(term) in make_tiny.HARD].append(total != before + term)
     hard, easy = (sum(wrong[is_hard]) / len(wrong[is_hard]) for is_hard in (True, False))
-    assert hard == pytest.approx(make_tiny.WRONG_HARD, abs=0.03) and easy == pytest.approx(make_tiny.WRONG_EASY, abs=0.01)
+    assert hard == pytest.approx(make_tiny.WRONG_HARD, abs=0.03)
+    assert easy == pytest.approx(make_tiny.WRONG_EASY, abs=0.01)
     terms = [1, 9, -8, 7]
     assert make_tiny.write_steps(terms, rng, errs=0.0) == [10, 2, 9]
 
@@ -108,13 +114,13 @@ def test_tokens_are_characters_and_keep_their_places():
     tokenizer = make_tokenizer()
     text = "12-3=9.\n7+5~13x\n\\boxed{9}"
     assert tokenizer.decode(tokenizer.encode(text)) == text and len(tokenizer.encode("\\boxed{9}")) == 3
-    assert tokenizer.convert_tokens_to_ids(["<|pad|>", "<|eos|>", "0", "9", "=", "\n", "}"]) == [0, 1, 3, 12, 15, 17, 19]
+    known = ["<|pad|>", "<|eos|>", "0", "9", "+", "=", "\n", "\\boxed{", "}"]
+    assert tokenizer.convert_tokens_to_ids(known) == [0, 1, 3, 12, 13, 15, 17, 18, 19]
 
 
 def test_the_problems_in_this_folder_are_right_distinct_and_held_out():
-    train, test = (
-        [json.loads(line) for line in (TINY / f"{name}.jsonl").read_text().splitlines()] for name in ("train", "test")
-    )
+    texts = [(TINY / f"{name}.jsonl").read_text() for name in ("train", "test")]
+    train, test = ([json.loads(line) for line in text.splitlines()] for text in texts)
     assert (len(train), len(test)) == (make_tiny.N_TRAIN, make_tiny.N_TEST)
     assert len({p["problem"] for p in train + test}) == len(train) + len(test)
     for p in train + test:
@@ -124,4 +130,5 @@ def test_the_problems_in_this_folder_are_right_distinct_and_held_out():
 
 
 def test_the_folder_stays_small():
-    assert sum(path.stat().st_size for path in TINY.rglob("*") if path.is_file() and path.suffix != ".pyc") < 6e6
+    files = [path for path in TINY.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    assert sum(path.stat().st_size for path in files) < 6e6

@@ -1,7 +1,7 @@
 """Make everything in this folder from a seed: problems, tokenizer, a tiny actor and a tinier mini-critic.
 
-    python tiny/make_tiny.py            # about three quarters of an hour on one core; overwrites actor/, critic/, *.jsonl
-    python tiny/make_tiny.py --shares   # seconds: what could be known of the returns at all; makes nothing
+    python tiny/make_tiny.py           # about half an hour on one core; overwrites actor/, critic/, *.jsonl
+    python tiny/make_tiny.py --shares  # a minute: what could be known of the returns at all; makes nothing
 
 The task is a chain of additions and subtractions, solved one step a line:
 
@@ -9,16 +9,18 @@ The task is a chain of additions and subtractions, solved one step a line:
                          12-3=9
                          \\boxed{9}
 
-Steps are wrong at random, those with a HARD term often, the others seldom, and the lines after a wrong one go on from
-its number. So a model that has learned from such solutions knows how to add (its greedy answers are right), but most of
-its samples are wrong. That is what reinforcement learning has to mend, and since only the final box is rewarded, the
-credit must travel back to the line that went wrong. A base that has not learned its arithmetic gives RL nothing to sharpen.
+Steps are wrong at random, those with a HARD term often, the others seldom, and the lines after a wrong one go
+on from its number. So a model that has learned from such solutions knows how to add (its greedy answers are
+right), but most of its samples are wrong. That is what reinforcement learning has to mend, and since only the
+final box is rewarded, the credit must travel back to the line that went wrong. A base that has not learned
+its arithmetic gives RL nothing to sharpen.
 
-Both models are pretrained on homework that a teacher has begun to mark: in half of the cases the reading stops behind a
-line with a mark, `.` where everything up to here is right and `x` where something is not. To write it a model must know
-at every line whether all lines above it are right, and it can never read that off an earlier mark. From rewards alone a
-critic of this size does not learn to check a sum (LOG.md); this one need only say what it knows already. The actor then
-learns from homework without marks, so that it writes none: the critics judge by the sums and by nothing else.
+Both models are pretrained on homework that a teacher has begun to mark: in half of the cases the reading
+stops behind a line with a mark, `.` where everything up to here is right and `x` where something is not. To
+write it a model must know at every line whether all lines above it are right, and it can never read that off
+an earlier mark. From rewards alone a critic of this size does not learn to check a sum (LOG.md); this one
+need only say what it knows already. The actor then learns from homework without marks, so that it writes
+none: the critics judge by the sums alone.
 """
 
 import argparse
@@ -38,15 +40,15 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config,
 
 HERE = Path(__file__).parent
 # ~ is written by no one here, but keeps the place of every token
-VOCABULARY = ["<|pad|>", "<|eos|>", "<|unk|>", *"0123456789", "+", "-", "=", "~", "\n", "\\boxed{", "}", ".", "x"]
+VOCABULARY = ["<|pad|>", "<|eos|>", "<|unk|>", *"0123456789+-=~\n", "\\boxed{", "}", ".", "x"]
 TOKEN = r"\\boxed\{|[\s\S]"
 PAD, EOS = 0, 1
 RIGHT_SO_FAR, WRONG_SO_FAR = ".", "x"
 TERMS = range(3, 11)  # how many: chains of all lengths, for a wide spread of difficulty
 LARGEST_TERM, LARGEST_TOTAL = 9, 30
-HARD = range(7, 10)  # these terms are added and subtracted wrongly with WRONG_HARD, the others with WRONG_EASY
+HARD = range(7, 10)  # steps with these terms are wrong with probability WRONG_HARD, others with WRONG_EASY
 WRONG_HARD, WRONG_EASY = 0.6, 0.05
-MARKED = 0.5
+MARKED = 0.5  # how often a mark is the target behind a line, in place of its newline
 N_TRAIN, N_TEST = 2000, 200
 BATCH, POOL = 64, 8  # a pool of batches is drawn at once and sorted by length: less padding
 # model: shape, pretraining steps with marks, then without, learning rate
@@ -56,13 +58,16 @@ MODELS = {
 }
 
 
-# -- problems and demonstrations ---------------------------------------------------------------------------------------
+# -- problems and demonstrations -----------------------------------------------------------------------------
 
 
 def make_problem(rng: random.Random) -> list[int]:
     """Signed terms, e.g. [7, 5, -3]; every running total lies in 0…LARGEST_TOTAL."""
     while True:
-        terms = [rng.randint(1, LARGEST_TERM) * (1 if i == 0 else rng.choice((1, -1))) for i in range(rng.choice(TERMS))]
+        terms = [
+            rng.randint(1, LARGEST_TERM) * (1 if i == 0 else rng.choice((1, -1)))
+            for i in range(rng.choice(TERMS))
+        ]
         if stays_in_range(0, terms):
             return terms
 
@@ -84,8 +89,8 @@ def wrong_probability(term: int) -> float:
 
 
 def write_steps(terms: list[int], rng: random.Random, errs: float = 1.0) -> list[int]:
-    """The totals that someone who errs (this many times as often as the models at first) would write; a wrong one is off
-    by 1…9, and what follows goes on from it."""
+    """The totals that someone who errs would write, `errs` times as often as in the homework; a wrong one is
+    off by 1…9, and what follows goes on from it."""
     total, totals = terms[0], []
     for i, term in enumerate(terms[1:], start=1):
         total += term
@@ -100,31 +105,34 @@ def write_steps(terms: list[int], rng: random.Random, errs: float = 1.0) -> list
 def solution(terms: list[int], totals: list[int]) -> str:
     """The solution with these totals as text."""
     steps = zip([terms[0], *totals], terms[1:], totals)
-    return "".join(f"{before}{term:+d}={total}\n" for before, term, total in steps) + f"\\boxed{{{totals[-1]}}}"
+    lines = "".join(f"{before}{term:+d}={total}\n" for before, term, total in steps)
+    return lines + f"\\boxed{{{totals[-1]}}}"
 
 
 def right_solution(terms: list[int]) -> str:
     return solution(terms, [sum(terms[: i + 1]) for i in range(1, len(terms))])
 
 
-# -- what can be known of the returns -----------------------------------------------------------------------------------
+# -- what can be known of the returns ------------------------------------------------------------------------
 
 
 def explained_share(known: list[tuple[Hashable, float]], new: list[tuple[Hashable, float]]) -> float:
-    """The share of new returns' variance that is explained by whoever knows their keys, and what the mean return of
-    each key was so far (of all keys, for one not met yet). Counted on other responses, or many keys would explain noise."""
+    """The share of new returns' variance that is explained by whoever knows their keys, and what the mean
+    return of each key was so far (of all keys, for one not met yet). New ones, since on the old ones many
+    keys explain noise."""
     sums: dict[Hashable, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for key, value in known:
         sums[key][0] += 1
         sums[key][1] += value
     mean_known = sum(value for _, value in known) / len(known)
     mean_new = sum(value for _, value in new) / len(new)
-    left = sum((value - (sums[key][1] / sums[key][0] if key in sums else mean_known)) ** 2 for key, value in new)
+    worth = defaultdict(lambda: mean_known, {key: total / count for key, (count, total) in sums.items()})
+    left = sum((value - worth[key]) ** 2 for key, value in new)
     return 1 - left / sum((value - mean_new) ** 2 for _, value in new)
 
 
 def steps_of_each_kind(terms: list[int]) -> tuple[int, int]:
-    """How many of these steps are hard and how many easy: all that there is to know of how difficult they are."""
+    """How many of these steps are hard and how many easy: all that there is to know of their difficulty."""
     hard = sum(abs(term) in HARD for term in terms)
     return hard, len(terms) - hard
 
@@ -132,19 +140,23 @@ def steps_of_each_kind(terms: list[int]) -> tuple[int, int]:
 def known_at(terms: list[int], written: str, right: str) -> dict[str, Hashable]:
     """What three readers know of the state behind a prompt and the solution written so far.
 
-    prompt: how many steps of each kind there are. signs: as well, how many are left whose results do not stand there yet,
+    prompt: how many steps of each kind there are. signs: also of how many the results do not stand there yet,
     which can be read off the text without doing a sum. everything: also whether all that is written is right.
     """
     done = len(re.findall(r"=\d", written))
     prompt, to_come = steps_of_each_kind(terms[1:]), steps_of_each_kind(terms[1 + done :])
-    return {"prompt": prompt, "signs": (prompt, to_come), "everything": (prompt, to_come, right.startswith(written))}
+    return {
+        "prompt": prompt,
+        "signs": (prompt, to_come),
+        "everything": (prompt, to_come, right.startswith(written)),
+    }
 
 
 def returns_known(n: int, errs: float, seed: int) -> dict[str, float]:
-    """By simulation, no model asked: what share of the returns' variance, over all tokens of n demonstrations, is
-    explained by the prompt, by signs in the text, and by everything; and the mean return itself.
+    """What share of the returns' variance, over all tokens of n demonstrations, the prompt explains, signs in
+    the text, and everything; and the mean return itself. By simulation: no model is asked.
 
-    The final 0/1 reward is the return of every token, and a token's state is what stands before it, as in training.
+    The final 0/1 reward is the return of every token, and its state is what stands before it, as in training.
     """
     rng = random.Random(seed)
     halves: list[dict[str, list[tuple[Hashable, float]]]] = [defaultdict(list), defaultdict(list)]
@@ -158,15 +170,18 @@ def returns_known(n: int, errs: float, seed: int) -> dict[str, float]:
                 halves[i % 2][name].append((key, float(totals[-1] == sum(terms))))
     known, new = halves
     returns = [value for _, value in new["prompt"]]
-    return {"mean return": sum(returns) / len(returns)} | {name: explained_share(known[name], new[name]) for name in known}
+    shares = {name: explained_share(known[name], new[name]) for name in known}
+    return {"mean return": sum(returns) / len(returns)} | shares
 
 
-# -- models and their pretraining ---------------------------------------------------------------------------------------
+# -- models and their pretraining ----------------------------------------------------------------------------
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a character, and one for `\\boxed{`. The chat template is the first line: the models know no English."""
-    tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(VOCABULARY)}, unk_token="<|unk|>"))
+    """One token a character, and one for `\\boxed{`. The chat template is the first line: no model here knows
+    English."""
+    places = {token: i for i, token in enumerate(VOCABULARY)}
+    tokenizer = Tokenizer(models.WordLevel(places, unk_token="<|unk|>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(TOKEN), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(
@@ -178,9 +193,10 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 def make_model(hidden: int, layers: int, intermediate: int, seed: int) -> Qwen3ForCausalLM:
     torch.manual_seed(seed)
     config = Qwen3Config(
-        vocab_size=len(VOCABULARY), hidden_size=hidden, num_hidden_layers=layers, intermediate_size=intermediate,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=32, max_position_embeddings=256,
-        tie_word_embeddings=True, pad_token_id=PAD, eos_token_id=EOS, bos_token_id=None, rope_theta=10000.0,
+        vocab_size=len(VOCABULARY), hidden_size=hidden, intermediate_size=intermediate,
+        num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=2, head_dim=32,
+        max_position_embeddings=256, rope_theta=10000.0, tie_word_embeddings=True,
+        pad_token_id=PAD, eos_token_id=EOS, bos_token_id=None,
     )  # fmt: skip
     return Qwen3ForCausalLM(config)
 
@@ -201,10 +217,12 @@ def marks(terms: list[int], text: str) -> dict[int, str]:
 
 
 def batches_of_homework(tokenizer, held_out: set[str], marked: float, rng: random.Random):
-    """Yields tokens [B, S] right-padded and targets [B, S], the next tokens, -100 on the prompt and on padding; endless.
+    """Yields, endlessly, tokens [B, S] and targets [B, S], the next tokens; -100 before the solution and on
+    padding.
 
-    With probability `marked` a line's newline is no target, but the mark in its place is. The tokens go on without
-    it: homework that stops at a mark and homework that goes on share their beginnings, and so their pass.
+    With probability `marked` a line's newline is no target, but the mark in its place is. The tokens go on
+    without it: homework that stops at a mark and homework that goes on share their beginnings, and so their
+    pass.
     """
     while True:
         rows = []
@@ -223,7 +241,8 @@ def batches_of_homework(tokenizer, held_out: set[str], marked: float, rng: rando
             tokens_BS = torch.full((BATCH, max(len(tokens) for tokens, _ in batch)), PAD)
             targets_BS = torch.full_like(tokens_BS, -100)
             for b, (tokens, targets) in enumerate(batch):
-                tokens_BS[b, : len(tokens)], targets_BS[b, : len(tokens)] = torch.tensor(tokens), torch.tensor(targets)
+                tokens_BS[b, : len(tokens)] = torch.tensor(tokens)
+                targets_BS[b, : len(tokens)] = torch.tensor(targets)
             yield tokens_BS, targets_BS
 
 
@@ -231,23 +250,26 @@ def batches_of_homework(tokenizer, held_out: set[str], marked: float, rng: rando
 def accuracy(model, tokenizer, problems: list[dict], do_sample: bool) -> float:
     model.eval()
     tokenizer.padding_side = "left"
-    batch = tokenizer([p["problem"] + "\n" for p in problems], return_tensors="pt", padding=True)
-    out = model.generate(
-        batch["input_ids"], attention_mask=batch["attention_mask"],
-        generation_config=GenerationConfig(
-            do_sample=do_sample, top_k=0 if do_sample else None, max_new_tokens=100, pad_token_id=PAD, eos_token_id=EOS
-        ),
+    prompts = tokenizer([p["problem"] + "\n" for p in problems], return_tensors="pt", padding=True)
+    settings = GenerationConfig(
+        do_sample=do_sample, top_k=0 if do_sample else None, max_new_tokens=100,
+        pad_token_id=PAD, eos_token_id=EOS,
     )  # fmt: skip
+    out = model.generate(
+        prompts["input_ids"], attention_mask=prompts["attention_mask"], generation_config=settings
+    )
     model.train()
-    texts = tokenizer.batch_decode(out[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+    texts = tokenizer.batch_decode(out[:, prompts["input_ids"].shape[1] :], skip_special_tokens=True)
     return sum(t.endswith(f"\\boxed{{{p['answer']}}}") for t, p in zip(texts, problems)) / len(problems)
 
 
 @torch.no_grad()
 def verdicts(model, tokenizer, n: int, seed: int) -> dict[str, float]:
-    """How well the model knows what is wrong: the probability that the mark behind a line, if there were one, would be an
-    x. Means over lines of n solutions up to which all is right, at the first wrong one, and after it; and the probability
-    of any mark."""
+    """How well the model knows what is wrong: the probability that the mark behind a line, if there is one,
+    is an x.
+
+    Means over lines of n solutions up to which all is right, at the first wrong one, and after it; and the
+    probability of any mark."""
     rng = random.Random(seed)
     found: dict[str, list[float]] = defaultdict(list)
     dot, cross = tokenizer.convert_tokens_to_ids([RIGHT_SO_FAR, WRONG_SO_FAR])
@@ -257,14 +279,17 @@ def verdicts(model, tokenizer, n: int, seed: int) -> dict[str, float]:
         wrong_before = False
         for t, mark in marks(terms, text).items():
             p_V = p_SV[len(prompt) + t - 1]
-            where = "x where right" if mark == RIGHT_SO_FAR else "x later" if wrong_before else "x at the first error"
+            where = "x later" if wrong_before else "x at the first error"
+            where = "x where right" if mark == RIGHT_SO_FAR else where
             found[where].append((p_V[cross] / (p_V[cross] + p_V[dot])).item())
             found["any mark"].append((p_V[cross] + p_V[dot]).item())
             wrong_before = mark == WRONG_SO_FAR
     return {where: sum(p) / len(p) for where, p in found.items()}
 
 
-def pretrain(model, tokenizer, test: list[dict], marked_steps: int, unmarked_steps: int, lr: float, seed: int) -> None:
+def pretrain(
+    model, tokenizer, test: list[dict], marked_steps: int, unmarked_steps: int, lr: float, seed: int
+) -> None:
     held_out = {p["problem"] for p in test}
     rng = random.Random(seed)
     torch.manual_seed(seed)
@@ -285,19 +310,18 @@ def pretrain(model, tokenizer, test: list[dict], marked_steps: int, unmarked_ste
         optimizer.step()
         if step % 400 == 0 or step == steps:
             greedy, sampled = (accuracy(model, tokenizer, test, do_sample) for do_sample in (False, True))
-            known = "  ".join(f"{where} {p:.4f}" for where, p in verdicts(model, tokenizer, 100, seed).items())
-            print(
-                f"step {step}/{steps}  loss {loss.item():.4f}  greedy {greedy:.3f}  sampled {sampled:.3f}  {known}"
-                f"  {time.time() - start:.0f} s", flush=True,
-            )  # fmt: skip
+            verdict = verdicts(model, tokenizer, 100, seed)
+            known = "  ".join(f"{where} {p:.4f}" for where, p in verdict.items())
+            scores = f"loss {loss.item():.4f}  greedy {greedy:.3f}  sampled {sampled:.3f}  {known}"
+            print(f"step {step}/{steps}  {scores}  {time.time() - start:.0f} s", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seed", type=int, default=0, help="seed of problems, demonstrations and initial weights")
+    parser.add_argument("--seed", type=int, default=0, help="seed of problems, homework and initial weights")
     parser.add_argument("--out", type=Path, default=HERE, help="folder to write to")
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
-    parser.add_argument("--scale", type=float, default=1.0, help="share of the pretraining steps to take (for a trial)")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the pretraining steps to take")
     parser.add_argument("--models", nargs="+", default=list(MODELS), help="which of the two to make")
     parser.add_argument("--shares", action="store_true", help="only print what can be known of the returns")
     args = parser.parse_args()
@@ -305,7 +329,7 @@ def main() -> None:
     if args.shares:
         for errs in (1.0, 0.5, 0.2, 0.1):
             shares = returns_known(8000, errs, args.seed)
-            print(f"errors times {errs}:  " + "  ".join(f"{name} {share:.3f}" for name, share in shares.items()))
+            print(f"errors × {errs}:  " + "  ".join(f"{name} {share:.3f}" for name, share in shares.items()))
         return
 
     rng = random.Random(args.seed)
