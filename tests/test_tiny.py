@@ -19,6 +19,11 @@ def test_solutions_and_marks_worked_by_hand():
     wrong = solution([7, 5, -3], [12, 8])
     assert wrong == "7+5=12\n12-3=8\n\\boxed{8}"
     assert list(marks([7, 5, -3], wrong).items()) == [(6, "."), (13, "x")]
+    # stopped within a line, only what stands there counts: all is right before the 8, and nothing after it
+    assert "".join(marks([7, 5, -3], wrong, anywhere=True).values()) == "." * 13 + "xxxx"
+    # 1 for 12 is right so far, but not as a whole line
+    cut = marks([7, 5, -3], "7+5=1\n", anywhere=True)
+    assert "".join(cut.values()) == ".....x"
     # a second error that undoes the first makes the total right again, and not the line
     again = solution([7, 5, -3], [11, 9])
     assert again == "7+5=11\n11-3=9\n\\boxed{9}" and list(marks([7, 5, -3], again).values()) == ["x", "x"]
@@ -80,29 +85,25 @@ def test_steps_err_as_often_as_said_and_stay_in_range():
     assert make_tiny.write_steps(terms, rng, errs=0.0) == [10, 2, 9]
 
 
-@pytest.mark.parametrize("marked", [0.0, 0.5, 1.0])
-def test_homework_is_the_text_with_marks_for_targets_only(marked):
+@pytest.mark.parametrize("where", list(make_tiny.MARKED))
+def test_homework_is_the_text_with_marks_for_targets_only(where):
     tokenizer = make_tokenizer()
-    tokens_BS, targets_BS = next(batches_of_homework(tokenizer, set(), marked, random.Random(0)))
-    newlines = n_marks = 0
+    tokens_BS, targets_BS = next(batches_of_homework(tokenizer, set(), where, random.Random(0)))
+    places = n_marks = 0
     for tokens, targets in zip(tokens_BS.tolist(), targets_BS.tolist()):
         text = tokenizer.decode([t for t in tokens if t != make_tiny.PAD])
         prompt, solved = text.split("\n", 1)
-        terms = [int(t) for t in re.findall(r"[+-]?\d+", prompt)]
-        assert targets[: len(prompt)] == [-100] * len(prompt), "the prompt is no target"
-        expected = marks(terms, solved)
-        wanted = [*tokenizer.encode(solved), make_tiny.EOS]
-        got = targets[len(prompt) : len(prompt) + len(wanted)]
-        assert set(targets[len(prompt) + len(wanted) :]) <= {-100}
-        for t, (want, is_target) in enumerate(zip(wanted, got)):
-            if want == tokenizer.convert_tokens_to_ids("\n"):
-                newlines += 1
-                n_marks += is_target != want
-                assert is_target in (want, tokenizer.convert_tokens_to_ids(expected[t]))
-            else:
-                assert is_target == want
         assert "." not in solved and "x" not in solved.replace("\\boxed", "")
-    assert n_marks / newlines == pytest.approx(marked, abs=0.1)
+        terms = [int(t) for t in re.findall(r"[+-]?\d+", prompt)]
+        expected = marks(terms, solved, where == "anywhere")
+        wanted = [*tokenizer.encode(solved), make_tiny.EOS]
+        end = len(prompt) + len(wanted)
+        assert set(targets[: len(prompt)] + targets[end:]) <= {-100}, "neither prompt nor padding is a target"
+        for t, (token, target) in enumerate(zip(wanted, targets[len(prompt) : end])):
+            places += t in expected
+            n_marks += target != token
+            assert target == token or target == tokenizer.convert_tokens_to_ids(expected[t])
+    assert n_marks / places == pytest.approx(make_tiny.MARKED[where], abs=0.07)
 
 
 def test_held_out_problems_are_no_homework(monkeypatch):

@@ -19,8 +19,9 @@ Both models are pretrained on homework that a teacher has begun to mark: in half
 stops behind a line with a mark, `.` where everything up to here is right and `x` where something is not. To
 write it a model must know at every line whether all lines above it are right, and it can never read that off
 an earlier mark. From rewards alone a critic of this size does not learn to check a sum (LOG.md); this one
-need only say what it knows already. The actor then learns from homework without marks, so that it writes
-none: the critics judge by the sums alone.
+need only say what it knows already, and after a second course, with marks anywhere in a line, it knows it at
+every token. The actor then learns from homework without marks, so that it writes none: the critics judge by
+the sums alone.
 """
 
 import argparse
@@ -30,6 +31,7 @@ import random
 import re
 import time
 from collections import defaultdict
+from itertools import islice
 from pathlib import Path
 from typing import Hashable
 
@@ -48,14 +50,21 @@ TERMS = range(3, 11)  # how many: chains of all lengths, for a wide spread of di
 LARGEST_TERM, LARGEST_TOTAL = 9, 30
 HARD = range(7, 10)  # steps with these terms are wrong with probability WRONG_HARD, others with WRONG_EASY
 WRONG_HARD, WRONG_EASY = 0.6, 0.05
-MARKED = 0.5  # how often a mark is the target behind a line, in place of its newline
+# how often not a token is the target, but the mark of a teacher who stops there
+MARKED = {"behind lines": 0.5, "anywhere": 0.3, "nowhere": 0.0}
 N_TRAIN, N_TEST = 2000, 200
 BATCH, POOL = 64, 8  # a pool of batches is drawn at once and sorted by length: less padding
-# model: shape, pretraining steps with marks, then without, learning rate
+# model: shape, and its courses; a course: highest learning rate, how many steps with marks where
 MODELS = {
-    "critic": (dict(hidden=64, layers=4, intermediate=128), 3000, 0, 3e-3),
-    "actor": (dict(hidden=128, layers=4, intermediate=256), 1400, 400, 2e-3),
-}
+    "critic": (
+        dict(hidden=64, layers=4, intermediate=128),
+        [(3e-3, [(3000, "behind lines")]), (1e-3, [(600, "anywhere")])],
+    ),
+    "actor": (
+        dict(hidden=128, layers=4, intermediate=256),
+        [(2e-3, [(1400, "behind lines"), (400, "nowhere")])],
+    ),
+}  # fmt: skip
 
 
 # -- problems and demonstrations -----------------------------------------------------------------------------
@@ -209,20 +218,23 @@ def homework(held_out: set[str], rng: random.Random) -> tuple[list[int], str, st
             return terms, problem_text(terms) + "\n", solution(terms, write_steps(terms, rng))
 
 
-def marks(terms: list[int], text: str) -> dict[int, str]:
-    """The teacher's mark for each line of a solution, by the place of the line's newline in the text."""
-    right = right_solution(terms)
-    ends = [t for t, character in enumerate(text) if character == "\n"]
-    return {t: RIGHT_SO_FAR if right.startswith(text[: t + 1]) else WRONG_SO_FAR for t in ends}
+def marks(terms: list[int], text: str, anywhere: bool = False) -> dict[int, str]:
+    """The teacher's mark in place of each newline of a solution, by the index of that token; or in place of
+    each token, where a teacher who stops within a line judges what stands there so far."""
+    right, found = right_solution(terms), {}
+    for t, token in enumerate(re.finditer(TOKEN, text)):
+        if anywhere or token.group() == "\n":
+            read = text[: token.end() if token.group() == "\n" else token.start()]
+            found[t] = RIGHT_SO_FAR if right.startswith(read) else WRONG_SO_FAR
+    return found
 
 
-def batches_of_homework(tokenizer, held_out: set[str], marked: float, rng: random.Random):
+def batches_of_homework(tokenizer, held_out: set[str], where: str, rng: random.Random):
     """Yields, endlessly, tokens [B, S] and targets [B, S], the next tokens; -100 before the solution and on
     padding.
 
-    With probability `marked` a line's newline is no target, but the mark in its place is. The tokens go on
-    without it: homework that stops at a mark and homework that goes on share their beginnings, and so their
-    pass.
+    With probability MARKED[where] a token is no target, but the mark in its place is. The tokens go on
+    without it: homework that stops at a mark shares its beginning, and its pass, with homework that goes on.
     """
     while True:
         rows = []
@@ -230,8 +242,8 @@ def batches_of_homework(tokenizer, held_out: set[str], marked: float, rng: rando
             terms, prompt, text = homework(held_out, rng)
             tokens = tokenizer.encode(prompt + text) + [EOS]
             targets = [-100] * (len(prompt) - 1) + tokens[len(prompt) :]
-            for t, mark in marks(terms, text).items():
-                if rng.random() < marked:
+            for t, mark in marks(terms, text, where == "anywhere").items():
+                if rng.random() < MARKED[where]:
                     targets[len(prompt) - 1 + t] = tokenizer.convert_tokens_to_ids(mark)
             rows.append((tokens[:-1], targets))
         rows.sort(key=lambda row: len(row[0]))
@@ -287,21 +299,20 @@ def verdicts(model, tokenizer, n: int, seed: int) -> dict[str, float]:
     return {where: sum(p) / len(p) for where, p in found.items()}
 
 
-def pretrain(
-    model, tokenizer, test: list[dict], marked_steps: int, unmarked_steps: int, lr: float, seed: int
-) -> None:
+def pretrain(model, tokenizer, test: list[dict], lr: float, parts: list[tuple[int, str]], seed: int) -> None:
+    """One course, part after part: so many steps on homework with marks there."""
     held_out = {p["problem"] for p in test}
     rng = random.Random(seed)
     torch.manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01, betas=(0.9, 0.98))
-    steps, start = marked_steps + unmarked_steps, time.time()
-    marked, unmarked = (batches_of_homework(tokenizer, held_out, share, rng) for share in (MARKED, 0.0))
-    for step in range(1, steps + 1):
+    steps, start = sum(n for n, _ in parts), time.time()
+    endless = ((n, batches_of_homework(tokenizer, held_out, where, rng)) for n, where in parts)
+    batches = (batch for n, part in endless for batch in islice(part, n))
+    for step, (tokens_BS, targets_BS) in enumerate(batches, start=1):
         # warm-up, then cosine to a tenth
         scale = min(1.0, step / 100) * (0.1 + 0.45 * (1 + math.cos(math.pi * step / steps)))
         for group in optimizer.param_groups:
             group["lr"] = lr * scale
-        tokens_BS, targets_BS = next(marked if step <= marked_steps else unmarked)
         logits_BSV = model(tokens_BS).logits
         loss = F.cross_entropy(logits_BSV.flatten(0, 1), targets_BS.flatten(), ignore_index=-100)
         optimizer.zero_grad()
@@ -345,11 +356,12 @@ def main() -> None:
 
     tokenizer = make_tokenizer()
     for name in args.models:
-        shape, marked_steps, unmarked_steps, lr = MODELS[name]
+        shape, courses = MODELS[name]
         model = make_model(**shape, seed=args.seed)
         print(f"{name}: {sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
-        steps = int(marked_steps * args.scale), int(unmarked_steps * args.scale)
-        pretrain(model, tokenizer, test, *steps, lr, seed=args.seed + 1)
+        for i, (lr, parts) in enumerate(courses, start=1):
+            parts = [(int(n * args.scale), where) for n, where in parts]
+            pretrain(model, tokenizer, test, lr, parts, seed=args.seed + i)
         model.generation_config = GenerationConfig(pad_token_id=PAD, eos_token_id=EOS)
         model.save_pretrained(args.out / name)
         make_tokenizer().save_pretrained(args.out / name)
