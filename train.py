@@ -353,8 +353,9 @@ ALGORITHMS = {
 TINY = Path(__file__).resolve().parent / "tiny"
 TINY_DEFAULTS = (
     dict(model=f"{TINY}/actor", data=f"{TINY}/train.jsonl", eval_data=f"{TINY}/test.jsonl", n_problems=0)
-    | dict(prompts_per_step=16, group_size=16, max_new_tokens=64, token_budget=4096, generate_batch=256)
-    | dict(lr=2e-5, critic_lr=2e-3, gradient_checkpointing=False, steps=40, eval_every=10)
+    | dict(prompts_per_step=16, group_size=16, max_new_tokens=80, token_budget=4096, generate_batch=256)
+    | dict(lr=7e-5, critic_lr=1e-4, critic_minibatch_size=32, gradient_checkpointing=False)
+    | dict(steps=20, eval_every=5)
 )
 
 # a resumed run may have other ones
@@ -386,7 +387,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--critic-lr", type=positive, default=5e-6, help="AdamW learning rate of the critics")
     add("--critic-epochs", type=least_1, default=4, help="passes of each critic over its shard of a rollout")
     add("--critic-order", choices=("first", "last"), default="first", help="fit before or after their values make the advantage")
-    add("--critic-minibatch-size", type=least_1, help="responses per optimizer step of a critic; default: as many steps as the actor")
+    add("--critic-minibatch-size", type=least_1, help="responses per optimizer step of a critic, at most its share; default: as many steps as the actor")
     add("--critic-warmup", type=least_0, default=0, help="rollouts before the others that fit the critics and leave the actor alone")
     add("--critic-states", type=share, nargs="+", help="fit at these fractions of each response only, e.g. 0.3 0.6 0.9 (SP3O); default: all tokens")
     add("--critic-norm", choices=("none", "std"), default="none", help="std: a group's loss over its returns' deviation (EasyPPO)")
@@ -490,9 +491,6 @@ def derive(flags: argparse.Namespace) -> argparse.Namespace:
         refuse(wanted and not unseen,
                f"{flag} needs responses that a critic was not fitted on: two critics or more, and shards.")
     refuse(n_critics == 0 and flags.critic_warmup, "--critic-warmup needs critics.")
-    refuse(flags.critic_minibatch_size and flags.critic_minibatch_size > smallest_shard,
-           f"--critic-minibatch-size {flags.critic_minibatch_size} is larger than a critic's share of a "
-           f"step, {smallest_shard} responses.")
     refuse(flags.token_budget < flags.max_new_tokens,
            f"--token-budget {flags.token_budget} is smaller than a response of --max-new-tokens "
            f"{flags.max_new_tokens}.")
