@@ -159,11 +159,12 @@ def update_policy(actor, optimizer, rollout, data: PolicyData, args, step: int, 
     token_loss = partial(
         policy_loss, clip_low=args.clip_low, clip_high=args.clip_high, entropy_coef=args.entropy_coef
     )
+    n_minibatches = len(rollout) // args.minibatch_size
     updates = update_model(
         actor, optimizer, partial(actor.loss, token_loss=token_loss, with_entropy=args.entropy_coef > 0),
         rollout, list(range(len(rollout))), data, args, world, epochs=args.epochs,
-        n_minibatches=len(rollout) // args.minibatch_size, loss_norm=args.loss_norm,
-        stream=("minibatches", step),
+        n_minibatches=n_minibatches, loss_norm=args.loss_norm, stream=("minibatches", step),
     )
     means = mean_of_updates(updates)
-    return {"policy_loss": means.pop("loss"), "approx_kl_first": updates[0]["approx_kl"]} | means
+    first, last_pass = updates[0]["approx_kl"], mean_of_updates(updates[-n_minibatches:])["clip_frac"]
+    return {"policy_loss": means.pop("loss"), "approx_kl_first": first, "clip_frac_last": last_pass} | means

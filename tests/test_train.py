@@ -13,7 +13,8 @@ import train
 from tests.runs import FEW, ROOT, SMALL, launch, rows, run, weights
 
 PROMISED = """
-step reward_mean reward_std response_len_mean truncated_frac entropy policy_loss clip_frac approx_kl grad_norm
+step reward_mean reward_std response_len_mean truncated_frac entropy policy_loss clip_frac
+clip_frac_last approx_kl grad_norm
 adv_mean adv_std adv_masked_frac entropy_filtered_frac
 value_mean value_std_p10 value_std_p50 value_std_p90 critic_corr
 critic0/loss critic0/explained_variance critic0/value_correct critic0/value_wrong critic0/grad_norm
