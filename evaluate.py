@@ -268,8 +268,9 @@ def run(args: argparse.Namespace, world: World) -> None:
     with Verifier(args.extract) as verifier:
         for name, problems in sets.items() if world.is_main else ():
             for row in verifier.unparsable([p.answer for p in problems]):
-                print(f"{name}, row {row} ({problems[row].problem[:40]!r} …): the verifier cannot parse the "
-                      f"gold answer {problems[row].answer!r}; only the same text counts as right.", flush=True)
+                problem = problems[row]
+                print(f"{name}, row {row} ({problem.problem[:40]!r} …): the verifier cannot parse the gold "
+                      f"answer {problem.answer!r}; only the same text counts as right.", flush=True)
         began = time.time()
         records = evaluate(
             actor, tokenizer, sets, template, sampling, args.extract, verifier.reward, args.k, args.seed,

@@ -169,9 +169,9 @@ class Log:
         reached = f"held-out accuracy {accuracies[0]:.1%} → {accuracies[-1]:.1%}; " if accuracies else ""
         steps, where = self.args.steps, self.folder
         print(f"Finished step {self.args.critic_warmup + steps} after {seconds / 60:.1f} minutes: {reached}"
-              f"models, checkpoint, metrics and rollouts are in {where}.\nNext: train on with the same command "
-              f"and --resume {where} --steps {2 * steps}, or score the actor with evaluate.py --model "
-              f"{where}/model.")
+              f"models, checkpoint, metrics and rollouts are in {where}.\nNext: train on with the same "
+              f"command and --resume {where} --steps {2 * steps}, or score the actor with evaluate.py "
+              f"--model {where}/model.")
 
 
 SHOWN = (("entropy", "entropy", 3), ("kl", "approx_kl", 4), ("clip", "clip_frac", 3))

@@ -46,8 +46,8 @@ class Actor(nn.Module):
         lm.generation_config = GenerationConfig()
 
     def score(self, inputs: Inputs, with_slope: bool = False) -> torch.Tensor:
-        """-> [2, N] fp32 without gradient: log π(o_t | s_t), and the entropy of π(· | s_t) in nats; [3, N] with
-        the length of ∂ log π(o_t | s_t)/∂z."""
+        """-> [2, N] fp32 without gradient: log π(o_t | s_t) and the entropy of π(· | s_t) in nats; [3, N] if
+        asked for the length of ∂ log π(o_t | s_t)/∂z."""
         return torch.stack(head.score(*self.states(inputs), self.temperature, with_slope))
 
     def loss(self, inputs: Inputs, weights_N, data, token_loss: Callable, with_entropy: bool) -> Loss:

@@ -467,18 +467,12 @@ class Verifier:
     """
 
     def __init__(
-        self,
-        extract: str = "boxed",
-        n_workers: int | None = None,
-        deadline: float = 5.0,
-        memory_gb: float = 2.0,
+        self, extract: str = "boxed", n_workers: int | None = None, deadline: float = 5.0, memory_gb=2.0
     ):
         ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by torchrun
         self.n_workers = n_workers or max(1, min(8, len(os.sched_getaffinity(0)) // ranks))
         self.extract, self.deadline, self.memory_gb = extract, deadline, memory_gb
-        self.failures = (
-            0  # comparisons ended by the deadline, the worker's death or its memory limit, scored 0.0
-        )
+        self.failures = 0  # comparisons that the deadline, a worker's death or its memory ended, scored 0.0
         self.failed_starts = 0  # in a row
         self.idle = []  # worker processes
         self.busy = {}  # worker -> its (gold, answer), None while it starts, and its limit on the clock

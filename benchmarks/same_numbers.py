@@ -4,8 +4,8 @@
     python benchmarks/same_numbers.py ../before . [--only asyppo grpo]
 
 Seeded runs of the embedded default in both trees, one after the other; the largest difference of each run's
-metrics (clocks and memory left out), relative to the metric or, below 1, absolute. A tree's runs are kept in its
-runs/same_numbers and found again, so that the older tree is run once.
+metrics (clocks and memory left out), relative to the metric or, below 1, absolute. A tree's runs are kept in
+its runs/same_numbers and found again, so that the older tree is run once.
 """
 
 import argparse
@@ -28,7 +28,7 @@ RUNS = {
     "by token": (0, "--loss-norm token --mask-by entropy --filter-by random --aggregate min".split()),
     "two processes": (2, []),
     "bf16": (0, ["--dtype", "bf16"]),
-    "bf16, two processes": (2, "--dtype bf16 --minibatch-size 128 --offload --gradient-checkpointing".split()),
+    "bf16, two processes": (2, "--dtype bf16 --minibatch-size 128 --offload".split()),
 }
 CLOCKS = re.compile("time/|memory|per_s")
 
@@ -51,7 +51,8 @@ def metrics_of(tree: Path, name: str) -> list[dict[str, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument("before", type=Path)
     parser.add_argument("after", type=Path)
     parser.add_argument("--only", nargs="+", choices=RUNS, default=list(RUNS))

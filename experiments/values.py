@@ -3,10 +3,10 @@
     pip install -r experiments/requirements.txt
     python experiments/values.py runs/NAME --out values.png     # a table, and a picture with calibration
 
-The truth of a state is its Monte-Carlo value: the mean reward of K continuations by the same policy (its standard
-error is at most 0.5/√K; the errors printed have its mean square taken off). States are the beginnings of lines
-of sampled responses, or with --every every n-th token. SP3O (2026) measures critics so: they tell responses
-apart more easily than the states within one.
+The truth of a state is its Monte-Carlo value: the mean reward of K continuations by the same policy (its
+standard error is at most 0.5/√K; its mean square is taken off the errors printed). States are the beginnings
+of lines of sampled responses, or with --every every n-th token. SP3O (2026) measures critics so: they tell
+responses apart more easily than the states within one.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def state_positions(tokens: list[int], every: int | None, tokenizer) -> list[int
 
 
 def measure(run: Path, args: argparse.Namespace, world: distributed.World) -> tuple[np.ndarray, ...]:
-    """-> Monte-Carlo values [S], every critic's values [M, S], the response that each of S states is of [S]"""
+    """-> Monte-Carlo values [S], every critic's values [M, S], the response that each state is of [S]"""
     with reading(f"{run}: not a finished run", KeyError):
         settings = argparse.Namespace(**json.loads((run / "config.json").read_text())["settings"])
     tokenizer = load_tokenizer(str(run / "model"), "RUN")
@@ -96,7 +96,8 @@ def draw(truth_S: np.ndarray, values_MS: np.ndarray, response_S: np.ndarray, out
     """Calibration in ten equal parts by value, and the response with the most states."""
     figure, (calibration, example) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     mean_S = values_MS.mean(0)
-    lines = {f"critic {m}": (values_S, ":") for m, values_S in enumerate(values_MS)} | {"mean": (mean_S, "o-")}
+    lines = {f"critic {m}": (values_S, ":") for m, values_S in enumerate(values_MS)}
+    lines["mean"] = (mean_S, "o-")
     for name, (values_S, style) in lines.items():
         parts = np.array_split(np.argsort(values_S), 10)
         x, y = ([each_S[part].mean() for part in parts] for each_S in (values_S, truth_S))

@@ -45,7 +45,7 @@ def test_what_is_known_behind_a_line():
     for written, left, ok in (
         ("", (1, 1), True), ("2+9=", (1, 1), True), ("2+9=12", (0, 1), False), ("2+9=11\n", (0, 1), True),
         ("2+9=11\n11-4=7\n", (0, 0), True), ("2+9=12\n12-4=8\n\\boxed{8", (0, 0), False),
-    ):  # fmt: skip
+    ):
         known = known_at([2, 9, -4], written, right)
         assert known == {"prompt": one_each, "signs": (one_each, left), "everything": (one_each, left, ok)}
 

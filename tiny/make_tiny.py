@@ -64,7 +64,7 @@ MODELS = {
         dict(hidden=128, layers=4, intermediate=256),
         [(2e-3, [(1400, "behind lines"), (400, "nowhere")])],
     ),
-}  # fmt: skip
+}
 
 
 # -- problems and demonstrations -----------------------------------------------------------------------------
@@ -196,7 +196,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<|pad|>", eos_token="<|eos|>", unk_token="<|unk|>",
         chat_template="{{ messages[-1]['content'].split('\\n')[0] + '\\n' }}",
-    )  # fmt: skip
+    )
 
 
 def make_model(hidden: int, layers: int, intermediate: int, seed: int) -> Qwen3ForCausalLM:
@@ -206,7 +206,7 @@ def make_model(hidden: int, layers: int, intermediate: int, seed: int) -> Qwen3F
         num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=2, head_dim=32,
         max_position_embeddings=256, rope_theta=10000.0, tie_word_embeddings=True,
         pad_token_id=PAD, eos_token_id=EOS, bos_token_id=None,
-    )  # fmt: skip
+    )
     return Qwen3ForCausalLM(config)
 
 
@@ -266,7 +266,7 @@ def accuracy(model, tokenizer, problems: list[dict], do_sample: bool) -> float:
     settings = GenerationConfig(
         do_sample=do_sample, top_k=0 if do_sample else None, max_new_tokens=100,
         pad_token_id=PAD, eos_token_id=EOS,
-    )  # fmt: skip
+    )
     out = model.generate(
         prompts["input_ids"], attention_mask=prompts["attention_mask"], generation_config=settings
     )
