@@ -27,6 +27,7 @@ def test_every_worked_change_applies_to_the_code_as_it_is(tmp_path):
             ["git", "apply", "--verbose", "-"], cwd=tree, input=diff, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
+        assert "offset" not in done.stderr, "the hunk headers are right"
         for file in files:
             changed = (tree / file).read_text()
             assert changed != (ROOT / file).read_text()

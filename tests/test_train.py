@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -35,6 +36,11 @@ def test_the_embedded_default_improves_its_reward_within_a_few_steps(tmp_path):
     for m in metrics[1:]:
         assert m["adv_masked_frac"] == pytest.approx(0.2, abs=1e-3) == m["entropy_filtered_frac"]
         assert abs(m["approx_kl_first"]) < 1e-6, "the first update of a rollout is on-policy"
+    explained = (ROOT / "README.md").read_text()
+    for key in {key for m in metrics for key in m if not key.startswith(("time/", "memory/", "eval/"))}:
+        name = re.sub(r"^critic\d/", "critic{m}/", key)
+        written = {name, name.split("/")[-1], "_" + name.split("_")[-1]}  # `value_std_p10`, `_p50`
+        assert any(f"`{each}`" in explained for each in written), f"README's table lacks {key}"
     assert done.stdout.count("step ") >= 8
     assert "held-out accuracy" in done.stdout and "--resume" in done.stdout
     samples = rows(tmp_path / "run", "rollouts.jsonl")
