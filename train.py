@@ -355,7 +355,7 @@ TINY_DEFAULTS = (
     dict(model=f"{TINY}/actor", data=f"{TINY}/train.jsonl", eval_data=f"{TINY}/test.jsonl", n_problems=0)
     | dict(prompts_per_step=16, group_size=16, max_new_tokens=80, token_budget=4096, generate_batch=256)
     | dict(lr=7e-5, critic_lr=1e-4, critic_minibatch_size=32, gradient_checkpointing=False)
-    | dict(steps=20, eval_every=5)
+    | dict(steps=15, eval_every=5)
 )
 
 # a resumed run may have other ones
