@@ -11,7 +11,7 @@ from distributed import UserError
 from evaluate import average, compare, majority, paired_bootstrap, pass_at_k, summarise
 from tests.runs import ROOT, rows, run
 
-SMALL = "--model tiny/actor --benchmarks tiny/test.jsonl --n-problems 31 --max-new-tokens 64".split()
+SMALL = "--model tiny/actor --benchmarks tiny/test.jsonl --n-problems 31 --max-new-tokens 80".split()
 
 
 def made_up_records(rewards_PK, name: str = "made up") -> list[dict]:
@@ -182,7 +182,7 @@ def test_benchmarks_that_are_files_are_pooled_and_unparsable_golds_are_named(tmp
     (tmp_path / "olympiadbench.jsonl").write_text("\n".join(map(json.dumps, problems)))
     done = run(
         "evaluate.py", "--model", "tiny/actor", "--benchmarks", tmp_path / "aime24.jsonl",
-        tmp_path / "olympiadbench.jsonl", "--k", 2, "--temperature", 0, "--max-new-tokens", 64,
+        tmp_path / "olympiadbench.jsonl", "--k", 2, "--temperature", 0, "--max-new-tokens", 80,
         "--out", tmp_path / "eval"
     )
     assert "olympiadbench, row 1 (" in done.stdout and "cannot parse the gold answer" in done.stdout

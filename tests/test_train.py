@@ -79,7 +79,7 @@ def test_a_run_of_two_processes_saves_models_that_plain_transformers_loads(tmp_p
     assert after == pytest.approx(before, abs=0.1) and abs(after) > 1e-3
     launch(
         "evaluate.py", "--model", out / "model", "--benchmarks", "tiny/test.jsonl", "--k", 2,
-        "--n-problems", 20, "--max-new-tokens", 64, "--out", tmp_path / "eval", processes=2
+        "--n-problems", 20, "--max-new-tokens", 80, "--out", tmp_path / "eval", processes=2
     )
     assert json.loads((tmp_path / "eval/eval.json").read_text())["results"]["test"]["problems"] == 20
 
