@@ -21,7 +21,8 @@ def test_a_warm_up_of_two_rollouts_fits_the_critics_and_leaves_the_actor_bitwise
         return result
 
     monkeypatch.setattr(train, "train_step", look)
-    flags = [*FEW, "--eval-every", 0, "--group-size", 8]
+    # enough responses for a right one in each shard: from V = 0 and no reward a critic has nothing to learn
+    flags = [*FEW, "--eval-every", 0, "--prompts-per-step", 4, "--group-size", 8]
     said = run("train.py", "--out", tmp_path, *flags, "--critic-warmup", 2, "--steps", 2).stdout
     for after, changed in enumerate((False, False, True, True), start=1):
         assert same_weights(models[after][0], models[after - 1][0]) != changed
