@@ -146,16 +146,15 @@ def value_metrics(values_MBT, std_BT, returns_MBT, rollout: Rollout, shards_MB) 
     """
     mask_BT = rollout.mask_BT
     right_BT = mask_BT & (rollout.rewards_B > 0)[:, None]
-    values_BT, unseen_MB = values_MBT.mean(0), ~shards_MB
-    metrics = {"value_mean": values_BT[mask_BT].mean().item()}
-    metrics["value_within"] = share_within(values_BT, mask_BT)
+    mean_BT, unseen_MB = values_MBT.mean(0), ~shards_MB
+    metrics = {"value_mean": mean_BT[mask_BT].mean().item(), "value_within": share_within(mean_BT, mask_BT)}
     returns_N = returns_MBT.mean(0)[mask_BT]
-    metrics["ensemble/explained_variance"] = explained_variance(values_BT[mask_BT], returns_N)
+    metrics["ensemble/explained_variance"] = explained_variance(mean_BT[mask_BT], returns_N)
     if unseen_MB.any(0).all():
         crossfit_N = aggregate(values_MBT, "crossfit", shards_MB)[mask_BT]
         metrics["ensemble/explained_variance_heldout"] = explained_variance(crossfit_N, returns_N)
     for m, (values_BT, returns_BT) in enumerate(zip(values_MBT, returns_MBT)):
-        heldout_BT = mask_BT & ~shards_MB[m][:, None]
+        heldout_BT = mask_BT & unseen_MB[m][:, None]
         for name, chosen_BT in (("explained_variance", mask_BT), ("explained_variance_heldout", heldout_BT)):
             if chosen_BT.any():
                 metrics[f"critic{m}/{name}"] = explained_variance(values_BT[chosen_BT], returns_BT[chosen_BT])

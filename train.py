@@ -103,9 +103,9 @@ def sample_rollout(run: Run, step: int, watch: Stopwatch) -> Rollout:
     """Step 1. -> all responses with their rewards, their log-probabilities and entropies"""
     args, world = run.args, run.world
     batch = problems_of_step(run.problems, step, args.prompts_per_step, args.seed)
-    batch = [problem for problem in batch for _ in range(args.group_size)]
-    prompts = [prompt_tokens(p.problem, run.template, run.tokenizer) for p in batch]
-    golds = [p.answer for p in batch]
+    pairs = [(prompt_tokens(p.problem, run.template, run.tokenizer), p.answer) for p in batch]
+    prompts = [prompt for prompt, _ in pairs for _ in range(args.group_size)]
+    golds = [gold for _, gold in pairs for _ in range(args.group_size)]
     with watch.phase("generate"), offloaded([run.actor_optimizer, *run.critic_optimizers], args.offload):
         seed = stream_seed(args.seed, "rollout", step)
         responses = generate_responses(
