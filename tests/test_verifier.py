@@ -182,7 +182,9 @@ def test_workers_start_when_needed_and_none_outlives_close():
     assert verifier.score(["42", "1,000", "p - q"], ["42", "1000", "p-q"]) == [1.0] * 3
     assert not verifier.idle and not verifier.busy
     assert verifier.score([r"\sqrt{4}", r"\sqrt{9}"], ["2", "3"]) == [1.0, 1.0]
-    pids = [worker.pid for worker in [*verifier.idle, *verifier.busy]]
+    while verifier.busy:  # one may have judged both pairs while the other was starting
+        verifier._receive({})
+    pids = [worker.pid for worker in verifier.idle]
     assert len(pids) == 2
     promised = (2 * 2**30,) * 2  # 2 GiB
     assert all(resource.prlimit(pid, resource.RLIMIT_AS) == promised for pid in pids)
