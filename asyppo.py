@@ -101,12 +101,13 @@ def disagreement(values_MBT: torch.Tensor) -> torch.Tensor:
 def extreme_tokens(x_BT, mask_BT: torch.Tensor, fraction: float, largest: bool) -> torch.Tensor:
     """The round(fraction · N) of N response tokens with the lowest (highest) x; no x, none. -> bool [B, T]
 
-    Ties are broken by a fixed shuffle: by position, equal σ would always pick the first responses.
+    Ties are broken by a fixed shuffle, another one for the highest than for the lowest: by position, equal σ
+    would always pick the first responses, and both masks the same tokens.
     """
     if x_BT is None:
         return torch.zeros_like(mask_BT)
     x_N = x_BT[mask_BT]
-    shuffle_N = torch.randperm(len(x_N), generator=torch.Generator().manual_seed(0))
+    shuffle_N = torch.randperm(len(x_N), generator=torch.Generator().manual_seed(int(largest)))
     order_N = shuffle_N[torch.sort(x_N[shuffle_N], stable=True, descending=largest).indices]
     chosen_N = torch.zeros(len(x_N), dtype=torch.bool)
     chosen_N[order_N[: round(fraction * len(x_N))]] = True

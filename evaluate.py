@@ -56,14 +56,26 @@ def majority(answers: list[str | None], rewards: list[float]) -> float:
     return winners.count("right") / len(winners) if winners else 0.0
 
 
-def half_width(scores_P: np.ndarray) -> float | None:
-    """Of the normal 95 % interval of the mean over problems, the unit of sampling: a problem's K responses
-    are not independent of one another. The rule of three, 3/P, where all score alike; None for one."""
-    if len(scores_P) < 2:
+def interval(scores_P: np.ndarray) -> tuple[float, float] | None:
+    """95 % interval of the mean over problems, the unit of sampling: a problem's K responses are not independent
+    of one another. Wilson's with continuity correction (Newcombe 1998, method 4) for the number of independent
+    responses that scatter as the problems' scores do, at least P. None for a single problem.
+
+    Few problems that are neither all right nor all wrong say little about the scatter, so it is drawn towards
+    its bound, wholly dependent responses, as if by one problem more.
+    """
+    n_problems = len(scores_P)
+    if n_problems < 2:
         return None
-    if not np.ptp(scores_P):
-        return 3 / len(scores_P)
-    return float(1.96 * scores_P.std(ddof=1) / math.sqrt(len(scores_P)))
+    p, z = scores_P.mean(), 1.96
+    bound = p * (1 - p)
+    telling = min((scores_P > 0).sum(), (scores_P < 1).sum())
+    scatter = (telling * scores_P.var(ddof=1) + bound) / (telling + 1)
+    n = max(n_problems, n_problems * bound / scatter) if scatter else n_problems
+    low = 2 * n * p + z * z - 1 - z * math.sqrt(max(0, z * z - 2 - 1 / n + 4 * p * (n * (1 - p) + 1)))
+    high = 2 * n * p + z * z + 1 + z * math.sqrt(max(0, z * z + 2 - 1 / n + 4 * p * (n * (1 - p) - 1)))
+    low, high = (float(end / (2 * (n + z * z))) for end in (low, high))
+    return (max(0.0, low) if p > 0 else 0.0), (min(1.0, high) if p < 1 else 1.0)
 
 
 def mean(numbers: Iterable[float]) -> float:
@@ -84,7 +96,7 @@ def summarise(records: list[dict]) -> dict:
         "problems": len(groups),
         "k": k,
         "avg@k": mean(rewards_PK.flat),
-        "interval": half_width(rewards_PK.mean(1)),
+        "interval": interval(rewards_PK.mean(1)),
         "pass@": {str(n): mean(pass_at_k(k, right, n) for right in right_P) for n in ks},
         "maj@k": mean(majority([r["answer"] for r in g], [r["reward"] for r in g]) for g in groups),
         "length": mean(r["length"] for r in records),
@@ -95,14 +107,27 @@ def summarise(records: list[dict]) -> dict:
     }
 
 
+def average_interval(parts: list[tuple[float, tuple[float, float] | None]]) -> tuple[float, float] | None:
+    """Of the mean of independent estimates, each with its interval: distances add in squares (MOVER)."""
+    if any(ends is None for _, ends in parts):
+        return None
+    middle = mean(estimate for estimate, _ in parts)
+    below = math.hypot(*(estimate - ends[0] for estimate, ends in parts)) / len(parts)
+    above = math.hypot(*(ends[1] - estimate for estimate, ends in parts)) / len(parts)
+    return middle - below, middle + above
+
+
 def average(results: dict[str, dict]) -> dict:
     """Every benchmark counts alike, as the paper averages; their errors are independent."""
     rows = list(results.values())
     row = {key: mean(r[key] for r in rows) for key in ("avg@k", "maj@k", "length", "truncated", "unparsed")}
-    intervals = [r["interval"] for r in rows]
-    row["interval"] = None if None in intervals else math.hypot(*intervals) / len(rows)
+    row["interval"] = average_interval([(r["avg@k"], r["interval"]) for r in rows])
     row["pass@"] = {k: mean(r["pass@"][k] for r in rows) for k in rows[0]["pass@"]}
     return row
+
+
+def interval_text(ends: tuple[float, float] | None, sign: str = "") -> str:
+    return "–" if ends is None else f"{ends[0]:{sign}.1%} … {ends[1]:{sign}.1%}"
 
 
 def table(results: dict[str, dict]) -> str:
@@ -112,7 +137,7 @@ def table(results: dict[str, dict]) -> str:
     lines = [f"{'benchmark':<{width}} problems" + "".join(f"{head:>15}" for head in heads)]
     rows = results if len(results) == 1 else results | {"average": average(results)}
     for name, r in rows.items():
-        cells = [f"{r['avg@k']:.1%}", "–" if r["interval"] is None else f"± {r['interval']:.1%}"]
+        cells = [f"{r['avg@k']:.1%}", interval_text(r["interval"])]
         cells += [f"{r['pass@'][str(k)]:.1%}", f"{r['maj@k']:.1%}", f"{r['length']:.1f}"]
         cells += [f"{r['truncated']:.1%}", f"{r['unparsed']:.1%}"]
         lines.append(f"{name:<{width}} {r.get('problems', ''):>8}" + "".join(f"{cell:>15}" for cell in cells))
@@ -120,44 +145,56 @@ def table(results: dict[str, dict]) -> str:
 
 
 # -- two evaluations -----------------------------------------------------------------------------------------
-def paired_bootstrap(differences: list[np.ndarray], n: int = 10_000, seed: int = 0) -> tuple[float, ...]:
-    """Mean difference of paired scores and its 95 % interval (percentiles) over resampled problems.
+def paired_interval(a_P: np.ndarray, b_P: np.ndarray) -> tuple[float, float] | None:
+    """95 % interval of mean A − mean B on the same problems, from the interval of each (Newcombe 1998, method 10):
+    what is hard for A is hard for B, so that they vary together. The correlation is drawn towards 0 as if by
+    one problem more, beside those on which they differ."""
+    if len(a_P) < 2:
+        return None
+    (low_a, high_a), (low_b, high_b), a, b = interval(a_P), interval(b_P), a_P.mean(), b_P.mean()
+    scale = a_P.std() * b_P.std()
+    differing = (a_P != b_P).sum()
+    r = ((a_P - a) * (b_P - b)).mean() / scale * differing / (differing + 1) if scale else 0.0
 
-    differences: for each benchmark, score of A − score of B on the same problem. Benchmarks are resampled on
-    their own and averaged alike.
-    """
-    rng = np.random.default_rng(seed)
-    means = np.mean([d_P[rng.integers(len(d_P), size=(n, len(d_P)))].mean(1) for d_P in differences], axis=0)
-    low, high = np.percentile(means, (2.5, 97.5))
-    return mean(d_P.mean() for d_P in differences), float(low), float(high)
+    def distance(x: float, y: float) -> float:
+        return math.sqrt(max(0.0, x * x - 2 * r * x * y + y * y))
+
+    return float(a - b - distance(a - low_a, high_b - b)), float(a - b + distance(high_a - a, b - low_b))
 
 
 def compare(path_a: str, path_b: str) -> str:
     """A table of A − B for every benchmark that both eval.json files hold."""
-    both = []
+    both, settings = [], []
     for path in (path_a, path_b):
         with reading(f"--compare {path}: not a file that evaluate.py wrote", KeyError, TypeError):
-            results = json.loads(Path(path).read_text())["results"].items()
-            both.append({name: {key: r[key] for key in ("digest", "scores", "avg@k")} for name, r in results})
+            evaluation = json.loads(Path(path).read_text())
+            settings.append(evaluation["settings"])
+            rows = evaluation["results"].items()
+            both.append({name: {key: r[key] for key in ("digest", "scores", "avg@k")} for name, r in rows})
     names = [name for name in both[0] if name in both[1]]
     refuse(not names, f"--compare: {path_a} and {path_b} have no benchmark in common.")
     for name in names:
         refuse(both[0][name]["digest"] != both[1][name]["digest"],
                f"--compare: the problems of {name} are not the same in the two files.")
-    differences = {name: np.subtract(both[0][name]["scores"], both[1][name]["scores"]) for name in names}
-    rows = {name: [d_P] for name, d_P in differences.items()}
+    lines = [f"A = {path_a}", f"B = {path_b}"]
+    for key in sorted({*settings[0], *settings[1]} - {"model", "benchmarks", "n_problems", "seed"}):
+        a, b = (each.get(key) for each in settings)
+        if a != b:
+            lines.append(f"Not alike: --{key.replace('_', '-')} is {a!r} for A, {b!r} for B.")
+    lines.append(f"{'benchmark':<16} {'A':>8} {'B':>8} {'A − B':>8}   95 % interval")
+    rows, parts = [], []
+    for name in names:
+        a_P, b_P = (np.array(each[name]["scores"]) for each in both)
+        rows.append((name, a_P.mean(), b_P.mean(), paired_interval(a_P, b_P)))
+        parts.append((a_P.mean() - b_P.mean(), rows[-1][-1]))
     if len(names) > 1:
-        rows["average"] = list(differences.values())
-    heads = f"{'benchmark':<16} {'A':>8} {'B':>8} {'A − B':>8}   95 % interval"
-    lines = [f"A = {path_a}", f"B = {path_b}", heads]
-    for name, each in rows.items():
-        difference, low, high = paired_bootstrap(each)
-        a, b = (np.mean([x[n]["avg@k"] for n in (names if name == "average" else [name])]) for x in both)
+        rows.append(("average", *(mean(row[i] for row in rows) for i in (1, 2)), average_interval(parts)))
+    for name, a, b, ends in rows:
         # not 0: sums of thirds and fifths are off by rounding
-        verdict = "A is better" if low > 1e-9 else "B is better" if high < -1e-9 else "no difference shown"
-        verdict = verdict if min(map(len, each)) > 1 else "one problem: nothing can be said"
-        interval = f"{low:+.1%} … {high:+.1%}"
-        lines.append(f"{name:<16} {a:>8.1%} {b:>8.1%} {difference:>+8.1%}   {interval}   {verdict}")
+        verdict = "one problem: nothing can be said" if ends is None else "no difference shown"
+        if ends and (ends[0] > 1e-9 or ends[1] < -1e-9):
+            verdict = "A is better" if a > b else "B is better"
+        lines.append(f"{name:<16} {a:>8.1%} {b:>8.1%} {a - b:>+8.1%}   {interval_text(ends, '+')}   {verdict}")
     return "\n".join(lines)
 
 

@@ -79,6 +79,8 @@ def train_step(run: Run, step: int) -> tuple[dict[str, float], Rollout, asyppo.P
         advantages_B = ALGORITHMS[args.algo].advantages(rollout.rewards_B, rollout.group_B, args)
         raw_BT, std_BT = mask_BT * advantages_B[:, None], None
     advantages_BT = asyppo.whiten(raw_BT, mask_BT) if args.whiten else raw_BT
+    if args.whiten and (rollout.rewards_B == rollout.rewards_B[0]).all():
+        advantages_BT = torch.zeros_like(raw_BT)  # all right, or all wrong: the critics' leftover, blown up
 
     # 5. Disagreement: no policy gradient where critics agree most, no entropy bonus where they differ most.
     signal_BT = token_signal(args.mask_by, std_BT, rollout, generator(args.seed, "random mask", step))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from distributed import UserError
-from evaluate import average, compare, majority, paired_bootstrap, pass_at_k, summarise
+from evaluate import average, compare, interval, majority, paired_interval, pass_at_k, summarise
 from tests.runs import ROOT, rows, run
 
 SMALL = "--model tiny/actor --benchmarks tiny/test.jsonl --n-problems 31 --max-new-tokens 80".split()
@@ -51,54 +51,78 @@ def test_the_majority_is_counted_over_answers_that_are_equal(answers, rewards, e
 
 
 def test_a_table_worked_by_hand():
-    # four problems, right 2/2, 1/2, 0/2, 1/2: mean 0.5, deviation of (1, .5, 0, .5) is √(1/6), half-width
-    # 1.96·√(1/24)
     row = summarise(made_up_records([[1, 1], [1, 0], [0, 0], [0, 1]]))
     assert row["avg@k"] == 0.5 and row["truncated"] == 0.5 and row["length"] == 10 and row["unparsed"] == 0
     assert row["pass@"] == {"1": 0.5, "2": 0.75} and row["maj@k"] == 0.5
     assert row["scores"] == [1, 0.5, 0, 0.5]
-    assert row["interval"] == pytest.approx(1.96 * (1 / 24) ** 0.5)
-    # problems that all score alike are no proof that every problem does; one problem proves nothing
-    assert summarise(made_up_records([[0, 0]] * 30))["interval"] == pytest.approx(0.1)
-    assert summarise(made_up_records([[1, 0]]))["interval"] is None
-    # beside a benchmark of two problems, half of them right: the average counts benchmarks, not problems
+    # variance 1/6, three telling problems: scatter (3/6 + 1/4) / 4 = 3/16, as of 16/3 independent responses;
+    # low = (16/3 + 3.8416 − 1 − 1.96 √(3.8416 − 2 − 0.1875 + 2 (8/3 + 1))) / (2 (16/3 + 3.8416)) = 2.299 / 18.35
+    assert row["interval"] == pytest.approx((0.1253, 0.8747), abs=1e-4)
+    assert summarise(made_up_records([[1, 0]]))["interval"] is None  # one problem proves nothing
+    # beside a benchmark of two problems, all of them right: the average counts benchmarks, not problems
     other = summarise(made_up_records([[1, 1], [1, 1]]))
     both = average({"a": row, "b": other})
-    assert both["avg@k"] == 0.75
-    assert both["interval"] == pytest.approx((row["interval"] ** 2 + 1.5**2) ** 0.5 / 2)
+    low = other["interval"][0]
+    assert both["avg@k"] == 0.75 and other["interval"][1] == 1 and 0 < low < 0.5
+    assert both["interval"] == pytest.approx((0.75 - ((0.3747**2 + (1 - low) ** 2) ** 0.5) / 2, 0.75 + 0.3747 / 2),
+                                             abs=1e-4)
 
 
-def test_the_interval_holds_the_truth_as_often_as_it_says():
-    """Problems of unequal difficulty, 4 responses each: one over single responses would be too narrow."""
+@pytest.mark.parametrize("right, n, low, high", [  # Newcombe 1998, table I, method 4
+    (81, 263, 0.2535, 0.3682), (15, 148, 0.0598, 0.1644), (0, 20, 0.0, 0.2005), (1, 29, 0.0018, 0.1963)
+])
+def test_the_interval_of_single_responses_is_the_published_one(right, n, low, high):
+    scores_P = np.array([1.0] * right + [0.0] * (n - right))
+    assert interval(scores_P) == pytest.approx((low, high), abs=1e-4)
+    assert interval(1 - scores_P) == pytest.approx((1 - high, 1 - low), abs=1e-4)
+
+
+MEANS = (0.03, 0.06, 0.2, 0.5, 0.9, 0.97)
+
+
+@pytest.mark.parametrize("n_problems, k", [(30, 1), (30, 4), (30, 64), (100, 1), (100, 16)])
+def test_the_interval_holds_the_truth_from_30_problems_at_means_of_3_to_97_percent(n_problems, k):
+    """Also where a few problems have most of the right responses: Wald's held it in 81 to 95 % of these."""
     rng = np.random.default_rng(0)
-    hits = 0
-    for _ in range(400):
-        difficulty = rng.beta(0.5, 0.5, size=(100, 1))
-        row = summarise(made_up_records(rng.random((100, 4)) < difficulty))
-        hits += abs(row["avg@k"] - 0.5) <= row["interval"]
-    assert 0.92 <= hits / 400 <= 0.98
+    for mean in MEANS:
+        for alike in (0.3, 2, 1e6):  # from nearly all-or-nothing problems to equally hard ones
+            difficulty = rng.beta(mean * alike, (1 - mean) * alike, (600, n_problems))
+            ends = [interval(scores_P) for scores_P in rng.binomial(k, difficulty) / k]
+            assert np.mean([low <= mean <= high for low, high in ends]) >= 0.93 - 0.015  # noise of 600: 0.01
 
 
-def test_the_paired_interval_holds_the_true_difference_and_is_narrower_than_an_unpaired_one():
+@pytest.mark.parametrize("n_problems, k", [(30, 1), (30, 4), (30, 64), (100, 4)])
+def test_the_paired_interval_holds_the_true_difference(n_problems, k):
+    """Difficulties of A and B: equal, shifted, or only correlated; a bootstrap of 30 held it in 85 to 95 %."""
     rng = np.random.default_rng(1)
-    hits, widths = 0, []
-    for i in range(200):
-        difficulty = rng.beta(0.5, 0.5, size=(80, 1)) * 0.9
-        b_P, a_P = ((rng.random((80, 4)) < difficulty + gain).mean(1) for gain in (0, 0.1))
-        mean, low, high = paired_bootstrap([a_P - b_P], n=1000, seed=i)
-        hits += low <= 0.1 <= high
-        assert mean == pytest.approx(a_P.mean() - b_P.mean()) and low < mean < high
-        widths.append((high - low) / (2 * 1.96 * ((a_P.var() + b_P.var()) / 80) ** 0.5))
-    assert 0.90 <= hits / 200 <= 0.98 and np.mean(widths) < 0.7
-    # one benchmark's interval agrees with the normal one of its differences
-    mean, low, high = paired_bootstrap([d_P := a_P - b_P])
-    assert (high - low) / 2 == pytest.approx(1.96 * d_P.std(ddof=1) / 80**0.5, rel=0.05)
-    assert paired_bootstrap([-d_P])[1] == pytest.approx(-high, abs=0.01)
+    for centre, spread in itertools.product((-4, -1, 3), (0.1, 3)):
+        for shift, noise in ((0, 0), (0.5, 1), (2, 0)):
+            logit = centre + spread * rng.standard_normal((300, n_problems))
+            other = logit + shift + noise * rng.standard_normal(logit.shape)
+            many = centre + spread * rng.standard_normal(200_000)
+            more = many + shift + noise * rng.standard_normal(len(many))
+            a, b, a_mean, b_mean = (1 / (1 + np.exp(-x)) for x in (logit, other, many, more))
+            truth = a_mean.mean() - b_mean.mean()
+            if not 0.03 <= a_mean.mean() <= b_mean.mean() + 0.01 <= 0.98:
+                continue
+            pairs = zip(rng.binomial(k, a) / k, rng.binomial(k, b) / k)
+            ends = [paired_interval(a_P, b_P) for a_P, b_P in pairs]
+            assert np.mean([low <= truth <= high for low, high in ends]) >= 0.93 - 0.025  # noise: 0.014
+
+
+def test_the_paired_interval_is_narrower_than_that_of_two_sets_of_problems():
+    rng = np.random.default_rng(1)
+    difficulty = rng.beta(0.5, 0.5, size=(80, 1)) * 0.9
+    b_P, a_P = ((rng.random((80, 4)) < difficulty + gain).mean(1) for gain in (0, 0.1))
+    low, high = paired_interval(a_P, b_P)
+    unpaired = 2 * 1.96 * ((a_P.var() + b_P.var()) / 80) ** 0.5
+    assert low < a_P.mean() - b_P.mean() < high and high - low < 0.8 * unpaired
+    assert paired_interval(b_P, a_P) == pytest.approx((-high, -low))
 
 
 def test_a_comparison_says_what_can_be_said_and_refuses_other_problems(tmp_path):
-    def write(name, results):
-        (tmp_path / name).write_text(json.dumps({"results": results}))
+    def write(name, results, **settings):
+        (tmp_path / name).write_text(json.dumps({"results": results, "settings": {"k": 4} | settings}))
         return str(tmp_path / name)
 
     def results(**benchmarks):
@@ -117,12 +141,11 @@ def test_a_comparison_says_what_can_be_said_and_refuses_other_problems(tmp_path)
     assert "B is better" in compare(b, a)
     one, other = write("one.json", results(x=[[1, 1]])), write("other.json", results(x=[[0, 0]]))
     assert "nothing can be said" in compare(one, other)
-    # thirds that sum to nothing but rounding
-    rng = np.random.default_rng(2)
-    for i in range(50):
-        thirds = rng.integers(0, 4, size=12) / 3
-        mean, low, high = paired_bootstrap([thirds - rng.permutation(thirds)], n=200, seed=i)
-        assert abs(mean) < 1e-9
+    assert "Not alike" not in compare(a, b)
+    warm = write("warm.json", results(x=weak), temperature=0.7, model="another", seed=3)
+    assert [line for line in compare(a, warm).splitlines() if line.startswith("Not")] == [
+        "Not alike: --temperature is None for A, 0.7 for B."
+    ]
     refused = {
         write("c.json", results(x=weak[:50])): "not the same", write("d.json", {}): "no benchmark in common",
         write("old.json", {"x": {"avg@k": 0.5}}): "not a file", "none": "not a file"

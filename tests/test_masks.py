@@ -32,6 +32,9 @@ def test_ties_keep_the_fraction_exact_and_do_not_favour_a_place_in_the_batch():
     # by position, one of these halves would have all of them; 4000 draws of one half deviate by under 40 · 4
     for half in (masked_BT[:50], masked_BT[:, :50]):
         assert 840 < half.sum() < 1160
+    # the two masks take different tokens: by chance 400 in common, deviation 16
+    filtered_BT = ~asyppo.entropy_filter(torch.zeros(100, 100), mask_BT, 0.2)
+    assert filtered_BT.sum() == 2000 and 330 < (masked_BT & filtered_BT).sum() < 470
 
 
 def test_the_fraction_is_of_the_whole_batch_not_of_each_response():
