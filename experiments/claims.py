@@ -1,0 +1,320 @@
+"""The paper's claims, each tested by runs of train.py: what is held against what, and the verdict.
+
+    python experiments/claims.py --list                       # the claims, their runs, what is done, how long
+    python experiments/claims.py                              # all of them, 8 seeds, on the cores at hand
+    python experiments/claims.py --claim C4 C5 --seeds 4      # the runs that these claims need
+    python experiments/claims.py --table                      # verdicts from results.jsonl; nothing is run
+    python experiments/claims.py --claim C3 -- --model DIR --data FILE   # other models: flags of train.py
+
+A finished run is one line of experiments/results.jsonl, found again by the digest of its flags and seed. Kill
+this program when you like: the next call resumes the runs that had begun, and starts none twice.
+
+Seeds are paired: two runs of one seed see the same problems in the same order. A difference is given with its
+95 % interval over seeds (Student's t). The verdict on "A is better than B", δ being the smallest difference
+that counts (said below, before any run): *holds* if the whole interval is above 0 and its middle at least δ,
+*contradicted* if it is below δ, else *undecided here*. "A is no worse than B" holds if the interval is above
+−δ, and is contradicted if it is below 0 with a middle of −δ or less.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "experiments/results.jsonl"
+
+# the regime: the embedded default, evaluated more often; no checkpoint but the last
+BASE = "--eval-every 3 --save-every 5"
+
+NO_MASKS = "--mask-by none --filter-by none"
+EXPLORE = "--entropy-coef 0.03"  # where an entropy bonus can take over
+VARIANTS = {
+    "asyppo": "",
+    "ppo": "--algo ppo",
+    "grpo": "--algo grpo",
+    "grpo, no deviation": "--algo grpo --no-group-std",
+    "one mini-critic": f"--n-critics 1 {NO_MASKS}",
+    "naive ensemble": f"--shard-by none {NO_MASKS}",
+    "prompt shards": f"--shard-by prompt {NO_MASKS}",
+    "group shards": NO_MASKS,
+    "three critics": "--n-critics 3",
+    "four critics": "--n-critics 4",
+    "larger critics": "--critics tiny/actor",
+    "a small and a larger critic": "--critics tiny/critic tiny/actor",
+    "min": "--aggregate min",
+    "crossfit": "--aggregate crossfit",
+    "no mask": "--mask-by none",
+    "mask σ 5 %": "--mask-fraction 0.05",
+    "mask σ 40 %": "--mask-fraction 0.4",
+    "mask entropy 5 %": "--mask-by entropy --mask-fraction 0.05",
+    "mask entropy 20 %": "--mask-by entropy",
+    "mask random 20 %": "--mask-by random",
+    "β up, filter σ 20 %": EXPLORE,
+    "β up, filter σ 40 %": f"{EXPLORE} --filter-fraction 0.4",
+    "β up, filter entropy 20 %": f"{EXPLORE} --filter-by entropy",
+    "β up, filter random 20 %": f"{EXPLORE} --filter-by random",
+    "β up, no filter": f"{EXPLORE} --filter-by none",
+    "G 4": "--prompts-per-step 64 --group-size 4",
+    "G 8": "--prompts-per-step 32 --group-size 8",
+    "G 32": "--prompts-per-step 8 --group-size 32",
+    "1 pass": "--epochs 1",
+    "8 passes": "--epochs 8",
+    "1 pass, no mask": "--epochs 1 --mask-by none",
+    "8 passes, no mask": "--epochs 8 --mask-by none",
+    "critics 1 pass": "--critic-epochs 1",
+    "critics last": "--critic-order last",
+    "λ 0.95": "--lam 0.95",
+    "ppo, λ 0.95, warm-up": "--algo ppo --lam 0.95 --critic-warmup 2",
+    "warm-up": "--critic-warmup 2",
+    "critic states": "--critic-states 0.3 0.6 0.9",
+    "critic norm": "--critic-norm std",
+    "gate": "--gate",
+    "adaptive k": "--mask-fraction adaptive",
+}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`a` is better (or no worse) than `b` in `score` by at least `delta`, which is in the score's units."""
+
+    name: str
+    sentence: str
+    a: str
+    b: str | None  # None: the score itself is held against 0
+    score: str = "area"
+    delta: float = 0.01
+    no_worse: bool = False
+
+
+CLAIMS = [
+    Claim("C1", "one mini-critic guides a larger actor as well as a critic of its size", "one mini-critic", "ppo",
+          no_worse=True),
+    Claim("C2", "shards of groups raise the score of an ensemble", "group shards", "naive ensemble"),
+    Claim("C2", "shards of groups raise σ", "group shards", "naive ensemble", "sigma", 0.001),
+    Claim("C2", "an ensemble on the same data is hardly better than one critic", "one mini-critic", "naive ensemble",
+          no_worse=True),
+    Claim("C2", "shards of groups are better than shards of prompts", "group shards", "prompt shards"),
+    Claim("C3", "AsyPPO is better than GRPO", "asyppo", "grpo"),
+    Claim("C3", "AsyPPO is better than PPO", "asyppo", "ppo"),
+    Claim("C4", "masking the lowest 20 % σ helps", "asyppo", "no mask"),
+    Claim("C4", "it does with eight passes", "8 passes", "8 passes, no mask"),
+    Claim("C5", "5 % by σ are better masked than 5 % by entropy", "mask σ 5 %", "mask entropy 5 %"),
+    Claim("C5", "20 % by σ are better masked than 20 % at random", "asyppo", "mask random 20 %"),
+    Claim("C6", "σ and entropy correlate", "asyppo", None, "sigma_entropy", 0.1),
+    Claim("C7", "the σ filter helps where the entropy bonus is large", "β up, filter σ 20 %", "β up, no filter"),
+    Claim("C7", "the σ filter is better than one by entropy", "β up, filter σ 20 %", "β up, filter entropy 20 %"),
+    Claim("C8", "two critics are better than one", "asyppo", "one mini-critic"),
+    Claim("C8", "three add little", "asyppo", "three critics", no_worse=True),
+    Claim("C8", "four add little", "asyppo", "four critics", no_worse=True),
+    Claim("C9", "the mean is better than the minimum", "asyppo", "min"),
+    Claim("C10", "groups of 32 are no worse than groups of 16", "G 32", "asyppo", no_worse=True),
+    Claim("C10", "groups of 32 are better than groups of 4", "G 32", "G 4"),
+    Claim("C11", "larger critics are better", "larger critics", "asyppo"),
+    Claim("C12", "σ and the size of a token's gradient correlate", "asyppo", None, "sigma_gradient", 0.1),
+    Claim("C13", "a step is no slower than PPO's", "asyppo", "ppo", "speed", 0.05, no_worse=True),
+    Claim("C14", "two critics together explain more than each alone", "asyppo", None, "ensemble_gain", 0.01),
+    Claim("C15", "AsyPPO is better than PPO with remedies (λ 0.95, warm-up)", "asyppo", "ppo, λ 0.95, warm-up"),
+] + [
+    Claim("ours", f"{a} is better than plain AsyPPO", a, "asyppo") for a in (
+        "crossfit", "critics last", "warm-up", "critic states", "critic norm", "gate", "adaptive k", "λ 0.95",
+        "mask σ 40 %", "1 pass", "8 passes", "critics 1 pass", "a small and a larger critic",
+    )
+] + [Claim("ours", "GRPO's deviation helps", "grpo", "grpo, no deviation")]
+
+
+# -- scores of a run, verdicts over seeds --------------------------------------------------------------------
+def mean_of(row: dict, key: str) -> float:
+    values = [value for _, value in row["curves"].get(key, [])]
+    return statistics.fmean(values) if values else math.nan
+
+
+def area(row: dict) -> float:
+    """Mean held-out accuracy over the run: the area under its curve, trapezoids, over the steps."""
+    points = row["curves"]["accuracy"]
+    pieces = ((x1 - x0) * (y0 + y1) / 2 for (x0, y0), (x1, y1) in zip(points, points[1:]))
+    return sum(pieces) / (points[-1][0] - points[0][0])
+
+
+SCORES = {
+    "area": area,
+    "end": lambda row: row["curves"]["accuracy"][-1][1],
+    "sigma": lambda row: mean_of(row, "value_std_p50"),
+    "sigma_entropy": lambda row: mean_of(row, "value_std_entropy_corr"),
+    "sigma_gradient": lambda row: mean_of(row, "value_std_gradient_corr"),
+    "ensemble_gain": lambda row: mean_of(row, "ensemble/explained_variance") - statistics.fmean(
+        mean_of(row, f"critic{m}/explained_variance") for m in (0, 1)),
+    "speed": lambda row: -math.log(row["seconds"]),  # difference 0.05: 5 % of the time
+}
+# 97.5 % points of Student's t by degrees of freedom
+T = (math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145)
+
+
+def interval(differences: list[float]) -> tuple[float, float, float]:
+    """-> mean of the paired differences, and the ends of its 95 % interval; no width for a single seed"""
+    n, middle = len(differences), statistics.fmean(differences)
+    if n < 2:
+        return middle, -math.inf, math.inf
+    half = (T[n - 1] if n <= len(T) else 2.0) * statistics.stdev(differences) / math.sqrt(n)
+    return middle, middle - half, middle + half
+
+
+def verdict(claim: Claim, differences: list[float]) -> str:
+    """As the docstring of this file says it; for what is undecided, the seeds that would make the interval δ/2
+    wide to each side."""
+    middle, low, high = interval(differences)
+    delta = claim.delta
+    if low > -delta if claim.no_worse else low > 0 and middle >= delta:
+        return "holds"
+    if high < 0 and middle <= -delta if claim.no_worse else high < delta:
+        return "contradicted"
+    if len(differences) < 2:
+        return "undecided here (one seed)"
+    return f"undecided here (about {math.ceil((2 * 2 * statistics.stdev(differences) / delta) ** 2)} seeds would decide)"
+
+
+def differences(claim: Claim, rows: dict) -> list[float]:
+    """Score of a − score of b for each seed that both have finished."""
+    score, (a, b) = SCORES[claim.score], (rows.get(name, {}) for name in (claim.a, claim.b))
+    if claim.b is None:
+        return [score(a[seed]) for seed in sorted(a)]
+    return [score(a[seed]) - score(b[seed]) for seed in sorted(a.keys() & b.keys())]
+
+
+def table(rows: dict, claims: list[Claim]) -> str:
+    """Markdown; rows: variant -> seed -> the run's line."""
+    lines = ["| | claim | A | B | score | A − B (95 %) | seeds | verdict |", "| --- " * 8 + "|"]
+    for claim in claims:
+        each = differences(claim, rows)
+        if each:
+            middle, low, high = interval(each)
+            text = f"{middle:+.3f} ({low:+.3f} … {high:+.3f})" if len(each) > 1 else f"{middle:+.3f}"
+            a, b, score = claim.a, claim.b or "0", claim.score
+            cells = (claim.name, claim.sentence, a, b, score, text, len(each), verdict(claim, each))
+            lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+# -- runs ----------------------------------------------------------------------------------------------------
+KEPT = (
+    "reward_mean", "entropy", "clip_frac_last", "grad_norm", "value_std_p50", "value_std_within", "critic_corr",
+    "value_std_entropy_corr", "value_std_gradient_corr", "ensemble/explained_variance",
+    *(f"critic{m}/explained_variance{which}" for m in range(4) for which in ("", "_heldout")),
+)
+
+
+def digest_of(flags: str, seed: int) -> str:
+    return hashlib.sha256(f"{flags} --seed {seed}".encode()).hexdigest()[:12]
+
+
+def finished(results: Path) -> dict[str, dict]:
+    lines = results.read_text().splitlines() if results.exists() else []
+    return {row["digest"]: row for row in map(json.loads, lines)}
+
+
+def line_of(folder: Path, flags: str, seed: int) -> dict:
+    """What is kept of a finished run: its settings, and curves as [step, value] to four digits."""
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    config = json.loads((folder / "config.json").read_text())
+    curves = {key: [[m["step"], float(f"{m[key]:.4g}")] for m in metrics if key in m] for key in KEPT}
+    curves["accuracy"] = [[m["step"], m[k]] for m in metrics for k in m if k.startswith("eval/")]
+    return {
+        "digest": digest_of(flags, seed), "flags": flags, "seed": seed, "commit": config["git_commit"],
+        "seconds": round(sum(m.get("time/step", 0) for m in metrics), 1),
+        "peak_memory_gb": round(max(m.get("peak_memory_gb", 0) for m in metrics), 3),
+        "curves": {key: curve for key, curve in curves.items() if curve},
+    }
+
+
+def run(flags: str, seed: int, folder: Path) -> dict:
+    """A whole run of train.py in `folder`, or what was left of it; errors: the run's own, with its log."""
+    folder.mkdir(parents=True, exist_ok=True)
+    again = ["--resume"] if (folder / "run/config.json").exists() else []
+    command = [sys.executable, "train.py", "--out", folder / "run", "--seed", str(seed), *shlex.split(flags), *again]
+    with (folder / "log.txt").open("a") as log:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        code = subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, env=environment).returncode
+    if code:
+        raise RuntimeError(f"train.py {flags} --seed {seed} ended with {code}; its words are in {folder}/log.txt")
+    return line_of(folder / "run", flags, seed)
+
+
+def run_all(missing: list[tuple[str, int]], folder: Path, results: Path, jobs: int) -> int:
+    """Run what is missing, `jobs` at a time, a line of results each. -> how many failed"""
+    lock, failed = threading.Lock(), 0
+
+    def one(flags: str, seed: int) -> None:
+        row = run(flags, seed, folder / digest_of(flags, seed))
+        with lock, results.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(missing), unit="run", smoothing=0) as bar:
+        runs = [pool.submit(one, *each) for each in missing]
+        for each in runs:
+            each.add_done_callback(lambda _: bar.update())
+        try:
+            for each in runs:
+                try:
+                    each.result()
+                except RuntimeError as error:
+                    failed += 1
+                    tqdm.write(str(error))
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)  # the runs have got the signal too, and save
+            raise
+    return failed
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--claim", nargs="+", choices=sorted({claim.name for claim in CLAIMS}), help="only these; default: all")
+    add("--seeds", type=int, default=8, help="seeds 0 … N − 1 of every variant")
+    add("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="runs side by side, one thread each")
+    add("--list", action="store_true", help="print claims and runs, and how long what is missing would take")
+    add("--table", action="store_true", help="print the verdicts from the results, as markdown")
+    add("--results", type=Path, default=RESULTS, help="one line for each finished run")
+    add("--folder", type=Path, default=ROOT / "runs/claims", help="where the runs themselves lie")
+    add("flags", nargs="*", help="behind --: flags of train.py for all runs")
+    args = parser.parse_args(argv)
+
+    claims = [claim for claim in CLAIMS if not args.claim or claim.name in args.claim]
+    names = dict.fromkeys(name for claim in claims for name in (claim.a, claim.b) if name)
+    flags = {name: " ".join(filter(None, (BASE, VARIANTS[name], shlex.join(args.flags)))) for name in names}
+    done = finished(args.results)
+    wanted = [(flags[name], seed) for seed in range(args.seeds) for name in names]
+    missing = [each for each in wanted if digest_of(*each) not in done]
+    if args.table:
+        rows = {
+            name: {row["seed"]: row for row in done.values() if row["flags"] == flags[name]} for name in names
+        }
+        print(table(rows, claims))
+    elif args.list:
+        for claim in claims:
+            versus = f"{claim.a} | {claim.b}" if claim.b else claim.a
+            print(f"{claim.name:<5} {claim.sentence}: {versus}; {claim.score}, δ {claim.delta:g}")
+        seconds = statistics.median([row["seconds"] for row in done.values()] or [200.0])
+        hours = len(missing) * seconds / args.jobs / 3600
+        print(f"{len(names)} variants × {args.seeds} seeds: {len(wanted) - len(missing)} runs done, "
+              f"{len(missing)} to do, about {hours:.1f} hours with --jobs {args.jobs}")
+    else:
+        failed = run_all(missing, args.folder, args.results, args.jobs)
+        print(f"{len(missing) - failed} runs finished, {failed} failed; {args.results}. "
+              "Next: python experiments/claims.py --table")
+        return min(failed, 1)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""Verdicts on the paper's claims: from made-up results by hand, and from runs that are started once."""
+
+import json
+
+import pytest
+
+from experiments.claims import CLAIMS, VARIANTS, Claim, area, differences, interval, table, verdict
+from tests.runs import FEW, run
+
+
+def made_up(accuracy: float, seed: int, **curves) -> dict:
+    return {"seed": seed, "seconds": 100.0, "curves": {"accuracy": [[0, accuracy], [10, accuracy]]} | curves}
+
+
+BETTER = Claim("X", "a is better than b", "a", "b", delta=0.01)
+NO_WORSE = Claim("X", "a is no worse than b", "a", "b", delta=0.01, no_worse=True)
+
+
+@pytest.mark.parametrize("claim, values, expected", [
+    # deviation 0.01, three seeds: the interval is ± 4.303 · 0.01 / √3 = 0.0248
+    (BETTER, (0.02, 0.03, 0.04), "holds"),
+    (BETTER, (0.01, 0.02, 0.03), "undecided"),
+    (BETTER, (-0.03, -0.02, -0.01), "contradicted"),
+    (BETTER, (0.001, 0.0011, 0.0012), "contradicted"),  # surely above 0, as surely too small to count
+    (BETTER, (0.05,), "undecided here (one seed)"),
+    (NO_WORSE, (0.01, 0.02, 0.03), "holds"),
+    (NO_WORSE, (-0.01, 0.0, 0.01), "undecided"),
+    (NO_WORSE, (-0.05, -0.04, -0.03), "contradicted"),
+])
+def test_a_verdict_needs_the_whole_interval_and_a_difference_that_counts(claim, values, expected):
+    assert verdict(claim, list(values)).startswith(expected)
+
+
+def test_the_interval_is_students():
+    middle, low, high = interval([0.01, 0.02, 0.03])
+    assert (middle, low, high) == pytest.approx((0.02, 0.02 - 0.02484, 0.02 + 0.02484), abs=1e-5)
+    # undecided: half-widths of δ / 2 need (2 · 2 · 0.01 / 0.01)² seeds
+    assert "about 16 seeds" in verdict(BETTER, [0.01, 0.02, 0.03])
+
+
+def test_seeds_are_paired_and_the_area_is_that_of_trapezoids():
+    assert area({"curves": {"accuracy": [[0, 0.2], [5, 0.6], [15, 0.8]]}}) == pytest.approx((2 + 7) / 15)
+    rows = {"a": {0: made_up(0.5, 0), 2: made_up(0.9, 2)}, "b": {0: made_up(0.4, 0), 1: made_up(0.1, 1), 2: made_up(0.7, 2)}}
+    assert differences(BETTER, rows) == pytest.approx([0.1, 0.2])
+    assert "| +0.150 (" in table(rows, [BETTER]) and "| 2 |" in table(rows, [BETTER])
+    assert differences(BETTER, {"a": rows["a"]}) == [] and table({}, [BETTER]).count("\n") == 1
+
+
+def test_every_claim_names_variants_and_every_variant_is_of_use():
+    used = {name for claim in CLAIMS for name in (claim.a, claim.b) if name}
+    assert used <= VARIANTS.keys()
+    assert {f"C{i}" for i in range(1, 16)} <= {claim.name for claim in CLAIMS}
+
+
+def test_runs_are_made_once_and_leave_a_line_from_which_the_verdict_is_drawn(tmp_path):
+    command = ["experiments/claims.py", "--claim", "C6", "--seeds", 1, "--results", tmp_path / "results.jsonl"]
+    (tmp_path / "test.jsonl").write_text('{"problem": "1+2+3", "answer": "6"}\n')
+    few = [*FEW[:-1], tmp_path / "test.jsonl", "--max-new-tokens", 24, "--steps", 1]
+    flags = ["--folder", tmp_path / "runs", "--", *few]
+    assert "1 variants × 1 seeds: 0 runs done, 1 to do" in run(*command, "--list", *flags).stdout
+    assert "1 runs finished, 0 failed" in run(*command, *flags).stdout
+    (line,) = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    metrics = (tmp_path / "runs" / line["digest"] / "run/metrics.jsonl").read_text().splitlines()
+    assert line["curves"]["reward_mean"] == [[1, json.loads(metrics[1])["reward_mean"]]]
+    assert "0 runs finished" in run(*command, *flags).stdout
+    assert "undecided here (one seed)" in run(*command, "--table", *flags).stdout
+    # one that fails is said, with where its words are, and costs the others nothing
+    failed = run(*command, "--folder", tmp_path / "bad", "--", *few, "--n-problems", 10**9, code=1)
+    assert "0 runs finished, 1 failed" in failed.stdout and "log.txt" in failed.stderr + failed.stdout
