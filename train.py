@@ -356,8 +356,8 @@ TINY = Path(__file__).resolve().parent / "tiny"
 TINY_DEFAULTS = (
     dict(model=f"{TINY}/actor", data=f"{TINY}/train.jsonl", eval_data=f"{TINY}/test.jsonl", n_problems=0)
     | dict(prompts_per_step=16, group_size=16, max_new_tokens=80, token_budget=4096, generate_batch=256)
-    | dict(lr=7e-5, critic_lr=1e-4, critic_minibatch_size=32, gradient_checkpointing=False)
-    | dict(steps=15, eval_every=5)
+    | dict(lr=5e-5, minibatch_size=128, critic_lr=1e-4, critic_minibatch_size=32)
+    | dict(steps=15, eval_every=5, gradient_checkpointing=False)
 )
 
 # a resumed run may have other ones
@@ -408,7 +408,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--algo", choices=tuple(ALGORITHMS), default="asyppo", help="sets the defaults of the flags below and above")
     add("--lr", type=positive, default=1e-6, help="AdamW learning rate of the actor")
     add("--epochs", type=least_1, default=4, help="passes over a rollout (UTD)")
-    add("--minibatch-size", type=least_1, help="responses per optimizer step; default: the whole rollout batch")
+    add("--minibatch-size", type=least_1, help="responses per optimizer step, at most all; default: all of the rollout")
     add("--clip-low", type=positive, default=0.2, help="ε below 1")
     add("--clip-high", type=positive, default=0.2, help="ε above 1")
     add("--entropy-coef", type=number(float, 0), default=1e-3, help="β, weight of the entropy bonus")
@@ -474,7 +474,7 @@ def derive(flags: argparse.Namespace) -> argparse.Namespace:
                f"--{name}-fraction {fraction} needs a signal to choose tokens by, not none.")
         fractions[name] = fraction if fraction is not None else 0.0 if by[name] == "none" else 0.2
 
-    minibatch_size = flags.minibatch_size or n_responses
+    minibatch_size = min(flags.minibatch_size or n_responses, n_responses)
     smallest_shard = n_responses if flags.shard_by == "none" else n_responses // max(1, n_critics)
     if flags.shard_by == "prompt" and n_critics:
         smallest_shard = flags.prompts_per_step // n_critics * flags.group_size
@@ -484,7 +484,8 @@ def derive(flags: argparse.Namespace) -> argparse.Namespace:
            f"--prompts-per-step {flags.prompts_per_step} cannot be divided over {n_critics} critics; "
            "raise it.")
     refuse(n_responses % minibatch_size,
-           f"--minibatch-size {minibatch_size} does not divide the {n_responses} responses of a step.")
+           f"--minibatch-size {minibatch_size} does not divide the {n_responses} responses of a step; give "
+           "one that does.")
     refuse(flags.shard_by != "none" and n_critics and smallest_shard < n_responses // minibatch_size,
            f"--minibatch-size {minibatch_size} leaves critics without a response in a minibatch; raise it.")
     unseen = n_critics > 1 and flags.shard_by != "none"
