@@ -259,7 +259,8 @@ def set_up(args: argparse.Namespace, world: World) -> Run:
     """Everything that can be wrong with the user's models and data is found here, cheap checks first."""
     names, n_responses = critic_names(args), args.prompts_per_step * args.group_size
     equal_critics = args.n_critics > 1 and len(set(names)) == 1
-    refuse(equal_critics and args.shard_by == "none" and args.minibatch_size == n_responses,
+    one_update = (args.critic_minibatch_size or args.minibatch_size) >= n_responses
+    refuse(equal_critics and args.shard_by == "none" and one_update,
            "--shard-by none would fit equal critics alike, so that they never disagree; give a "
            f"--minibatch-size below the {n_responses} responses of a step (each critic then has its own "
            "order), or different --critics.")

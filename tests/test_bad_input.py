@@ -44,7 +44,7 @@ TRAIN = [
     ("--minibatch-size 0", "argument --minibatch-size: must be an integer of at least 1, not 0"),
     ("--minibatch-size 1", "leaves critics without a response"),
     ("--shard-by prompt --prompts-per-step 3 --group-size 4 --minibatch-size 2", "leaves critics without"),
-    ("--shard-by none", "would fit equal critics alike"),
+    ("--shard-by none --critic-minibatch-size 256", "would fit equal critics alike"),
     ("--mask-by none --mask-fraction 0.2", "needs a signal"),
     ("--algo ppo --filter-fraction 0.5", "needs a signal"),
     ("--token-budget 10", "smaller than a response"),
