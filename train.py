@@ -262,8 +262,8 @@ def set_up(args: argparse.Namespace, world: World) -> Run:
     one_update = (args.critic_minibatch_size or args.minibatch_size) >= n_responses
     refuse(equal_critics and args.shard_by == "none" and one_update,
            "--shard-by none would fit equal critics alike, so that they never disagree; give a "
-           f"--minibatch-size below the {n_responses} responses of a step (each critic then has its own "
-           "order), or different --critics.")
+           f"--critic-minibatch-size below the {n_responses} responses of a step (each critic then has its "
+           "own order), or different --critics.")
     if args.wandb == "online" and world.is_main:
         import wandb
 
