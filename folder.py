@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterable, Iterator
 
+import numpy as np
 import torch
 
 from distributed import World, gather_list, reading, refuse, replace_text, writing
@@ -134,6 +135,9 @@ class Log:
             return
         for name in ("metrics.jsonl", "rollouts.jsonl"):
             replace_rows(folder / name, finished_rows(folder / name, done))
+        for path in folder.glob("inside/step-*[0-9].npz"):
+            if int(path.stem[5:]) > done:
+                path.unlink()
         if args.wandb != "disabled":
             import wandb
 
@@ -144,13 +148,27 @@ class Log:
             settings = settings_of(args) | {"out": str(folder)}
             self.wandb = wandb.init(**identity, dir=folder, mode=args.wandb, config=settings)
 
-    def write(self, metrics: dict, samples: list[dict]) -> None:
+    def write(self, metrics: dict, samples: list[dict], known: dict | None = None) -> None:
+        """known, in some steps: all that is known of the responses and, as [..., B, T], of their tokens."""
         if self.is_main:
             append_rows(self.folder / "metrics.jsonl", [metrics])
             append_rows(self.folder / "rollouts.jsonl", samples)
+            if known:
+                self.save_inside(metrics["step"], known)
             if self.wandb:
-                self.wandb.log(metrics, step=metrics["step"])
+                logged = {panel(key): x for key, x in metrics.items()} | (wandb_media(samples, known) if known else {})
+                self.wandb.log(logged, step=metrics["step"])
             print(readable(metrics, self.args), flush=True)
+
+    def save_inside(self, step: int, known: dict) -> None:
+        """inside/step-N.npz: the first four groups, for experiments/inside.py; an empty answer stands for none."""
+        n, path = 4 * self.args.group_size, self.folder / f"inside/step-{step}.npz"
+        known = known | {"answers": [answer or "" for answer in known["answers"]], "old_logp": None}  # is there twice
+        cut = {key: x[:, :n] if "_MB" in key else x[:n] for key, x in known.items() if x is not None}
+        with writing(path):
+            path.parent.mkdir(exist_ok=True)
+            np.savez_compressed(new := path.with_suffix(".new.npz"), **cut)
+            new.replace(path)
 
     def stop(self, step: int, why: str) -> None:
         if self.is_main:
@@ -172,6 +190,27 @@ class Log:
               f"models, checkpoint, metrics and rollouts are in {where}.\nNext: train on with the same "
               f"command and --resume {where} --steps {2 * steps}, or score the actor with evaluate.py "
               f"--model {where}/model.")
+
+
+# wandb makes a section of what stands before a slash; keys without one get theirs by how they begin
+SECTIONS = {"adv_masked|entropy_filtered": "masks", "value|critic_corr|gated": "values", "tokens|peak": "speed",
+            "reward|response|truncated|entropy|verify": "rollout", "policy|clip|approx|grad|adv|skip": "policy"}
+
+
+def panel(key: str) -> str:
+    return next((f"{name}/{key}" for begins, name in SECTIONS.items() if re.match(begins, key)), key)
+
+
+def wandb_media(samples: list[dict], known: dict) -> dict:
+    """Histograms over all response tokens, and the decoded responses as a table."""
+    import wandb
+
+    tokens = {"advantage": known["advantage"]}
+    if known["values_MBT"] is not None:
+        tokens["sigma"] = known["values_MBT"].std(0, correction=0)
+    tokens = {name: x_BT[known["mask_BT"] & x_BT.isfinite()] for name, x_BT in tokens.items()}
+    table = wandb.Table(list(samples[0]), [list(sample.values()) for sample in samples])
+    return {f"tokens/{name}": wandb.Histogram(x_N) for name, x_N in tokens.items()} | {"rollouts": table}
 
 
 SHOWN = (("entropy", "entropy", 3), ("kl", "approx_kl", 4), ("clip", "clip_frac", 3))
