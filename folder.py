@@ -149,26 +149,36 @@ class Log:
             self.wandb = wandb.init(**identity, dir=folder, mode=args.wandb, config=settings)
 
     def write(self, metrics: dict, samples: list[dict], known: dict | None = None) -> None:
-        """known, in some steps: all that is known of the responses and, as [..., B, T], of their tokens."""
+        """known, in some steps: what is known of all responses and, as [..., B, T], of their tokens."""
         if self.is_main:
             append_rows(self.folder / "metrics.jsonl", [metrics])
             append_rows(self.folder / "rollouts.jsonl", samples)
-            if known:
-                self.save_inside(metrics["step"], known)
+            media = self.look(metrics["step"], samples, known) if known else {}
             if self.wandb:
-                logged = {panel(key): x for key, x in metrics.items()} | (wandb_media(samples, known) if known else {})
+                section = lambda key: next((SECTIONS[x] for x in SECTIONS if re.match(x, key)), "")
+                logged = {section(key) + key: x for key, x in metrics.items()} | media
                 self.wandb.log(logged, step=metrics["step"])
             print(readable(metrics, self.args), flush=True)
 
-    def save_inside(self, step: int, known: dict) -> None:
-        """inside/step-N.npz: the first four groups, for experiments/inside.py; an empty answer stands for none."""
+    def look(self, step: int, samples: list[dict], known: dict) -> dict:
+        """inside/step-N.npz: the first four groups, for experiments/inside.py (no answer is an empty one). ->
+        what wandb is to show: histograms over all response tokens, and the samples as a table"""
         n, path = 4 * self.args.group_size, self.folder / f"inside/step-{step}.npz"
-        known = known | {"answers": [answer or "" for answer in known["answers"]], "old_logp": None}  # is there twice
+        known["answers"] = [answer or "" for answer in known["answers"]]
         cut = {key: x[:, :n] if "_MB" in key else x[:n] for key, x in known.items() if x is not None}
         with writing(path):
             path.parent.mkdir(exist_ok=True)
             np.savez_compressed(new := path.with_suffix(".new.npz"), **cut)
             new.replace(path)
+        if not self.wandb:
+            return {}
+        import wandb
+
+        tokens = {"advantage": known["advantage"]}
+        if known["values_MBT"] is not None:
+            tokens["sigma"] = known["values_MBT"].std(0, correction=0)
+        media = {f"tokens/{name}": wandb.Histogram(x_BT[known["mask_BT"]]) for name, x_BT in tokens.items()}
+        return media | {"rollouts": wandb.Table(list(samples[0]), [[*sample.values()] for sample in samples])}
 
     def stop(self, step: int, why: str) -> None:
         if self.is_main:
@@ -192,27 +202,9 @@ class Log:
               f"--model {where}/model.")
 
 
-# wandb makes a section of what stands before a slash; keys without one get theirs by how they begin
-SECTIONS = {"adv_masked|entropy_filtered": "masks", "value|critic_corr|gated": "values", "tokens|peak": "speed",
-            "reward|response|truncated|entropy|verify": "rollout", "policy|clip|approx|grad|adv|skip": "policy"}
-
-
-def panel(key: str) -> str:
-    return next((f"{name}/{key}" for begins, name in SECTIONS.items() if re.match(begins, key)), key)
-
-
-def wandb_media(samples: list[dict], known: dict) -> dict:
-    """Histograms over all response tokens, and the decoded responses as a table."""
-    import wandb
-
-    tokens = {"advantage": known["advantage"]}
-    if known["values_MBT"] is not None:
-        tokens["sigma"] = known["values_MBT"].std(0, correction=0)
-    tokens = {name: x_BT[known["mask_BT"] & x_BT.isfinite()] for name, x_BT in tokens.items()}
-    table = wandb.Table(list(samples[0]), [list(sample.values()) for sample in samples])
-    return {f"tokens/{name}": wandb.Histogram(x_N) for name, x_N in tokens.items()} | {"rollouts": table}
-
-
+# wandb makes a section of what stands before a slash; other keys get theirs by how they begin
+SECTIONS = {"adv_masked|entropy_filtered": "masks/", "value|critic_corr|gated": "values/", "tokens|peak": "speed/",
+            "reward|response|trunc|entropy|verify": "rollout/", "policy|clip|approx|grad|adv|skip": "policy/"}
 SHOWN = (("entropy", "entropy", 3), ("kl", "approx_kl", 4), ("clip", "clip_frac", 3))
 
 

@@ -192,9 +192,9 @@ def train(args: argparse.Namespace, world: World) -> int:
             metrics = {key: x for key, x in metrics.items() if math.isfinite(x)}
             metrics = {"step": step} | metrics | {"skipped_updates": skipped}
             known = {}
-            if rollout.old_slope_BT is not None:  # in steps of --eval-every; one more pass, for ρ after the update
+            if rollout.old_slope_BT is not None and not skipped:  # scored once more, for ρ after the update
                 new_logp_BT = score_responses(run.actor, rollout, args.token_budget, world)[0]
-                known = vars(rollout) | data._asdict() | {"new_logp_BT": new_logp_BT}
+                known = vars(rollout) | data._asdict() | {"old_logp": None, "new_logp_BT": new_logp_BT}
             log.write(metrics, rollout_samples(rollout, run.tokenizer, step), known)
             stopped_by = request.seen()
             if last or stopped_by or too_bad or (args.save_every and step % args.save_every == 0):
