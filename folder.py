@@ -203,8 +203,9 @@ class Log:
 
 
 # wandb makes a section of what stands before a slash; other keys get theirs by how they begin
-SECTIONS = {"adv_masked|entropy_filtered": "masks/", "value|critic_corr|gated": "values/", "tokens|peak": "speed/",
-            "reward|response|trunc|entropy|verify": "rollout/", "policy|clip|approx|grad|adv|skip": "policy/"}
+SECTIONS = {"adv_masked|entropy_filtered": "masks/", "value|critic_corr|gated": "values/",
+            "reward|response|trunc|entropy|verify": "rollout/", "tokens|peak": "speed/",
+            "policy|clip|approx|grad|adv|skip": "policy/"}
 SHOWN = (("entropy", "entropy", 3), ("kl", "approx_kl", 4), ("clip", "clip_frac", 3))
 
 

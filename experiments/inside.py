@@ -55,7 +55,7 @@ def short(x: list | float) -> list | float | None:
 
 
 def read_step(path: Path, tokenizer) -> list[dict]:
-    """The responses that a run saved in one step, with what is known of their tokens, as the page wants it."""
+    """The responses that a run saved in one step, with what is known of their tokens, for the page."""
     with reading(f"{path}: not what train.py saves", zipfile.BadZipFile, KeyError):
         saved = {name: x for name, x in np.load(path).items()}
         known = {"advantage": saved["advantage"], "entropy": saved["old_entropy_BT"]}
@@ -83,8 +83,9 @@ def read_step(path: Path, tokenizer) -> list[dict]:
 
 
 def page(run: Path, settings: dict, steps: dict[int, list[dict]], note: str) -> str:
-    shown = ("algo", "gamma", "clip_low", "clip_high", "mask_by", "filter_by")
-    data = {"run": run.resolve().name, "note": note, "steps": steps, "settings": {k: settings[k] for k in shown}}
+    shown = ("algo", "gamma")
+    data = {"run": run.resolve().name, "note": note, "steps": steps}
+    data["settings"] = {key: settings[key] for key in shown}
     packed = base64.b64encode(gzip.compress(json.dumps(data).encode(), mtime=0)).decode()
     return (HERE / "inside.html").read_text().replace("{{DATA}}", packed)
 
@@ -117,11 +118,13 @@ def main(argv: list[str] | None = None) -> int:
         with reading(f"{args.run}: no run is there", KeyError):
             settings = json.loads((args.run / "config.json").read_text())["settings"]
         files = {int(path.stem[5:]): path for path in args.run.glob("inside/step-*[0-9].npz")}
-        refuse(not files, f"{args.run} has no saved responses yet; train.py saves some every --eval-every steps.")
+        refuse(not files,
+               f"{args.run} has no saved responses yet; train.py saves some every --eval-every steps.")
         known = ", ".join(map(str, sorted(files)))
-        refuse(args.step and args.step not in files, f"--step {args.step} was not saved; these were: {known}.")
-        model = args.run / "model"
-        tokenizer = load_tokenizer(args.model or str(model if model.exists() else settings["model"]), "--model")
+        refuse(args.step and args.step not in files,
+               f"--step {args.step} was not saved; these were: {known}.")
+        model = args.run / "model" if (args.run / "model").exists() else settings["model"]
+        tokenizer = load_tokenizer(args.model or str(model), "--model")
         wanted = [args.step] if args.step else sorted(files)
         html, note = fitting_page(args.run, settings, {n: read_step(files[n], tokenizer) for n in wanted})
         with reading(f"--out {args.out}: it could not be written"):

@@ -1,8 +1,8 @@
 """Draw runs' curves from their metrics.jsonl: reward and accuracy, explained variance, disagreement.
 
     pip install -r experiments/requirements.txt
-    python experiments/plot.py                                          # the README's plot, from experiments/tiny
-    python experiments/plot.py runs/NAME [runs/OTHER …] --out curves.png   # runs of yours, over one another
+    python experiments/plot.py                                      # the README's, from experiments/tiny
+    python experiments/plot.py runs/NAME [runs/OTHER …] --out curves.png   # yours, over one another
 """
 
 import argparse
@@ -17,6 +17,7 @@ import matplotlib.pyplot as plt
 from matplotlib.lines import Line2D
 
 HERE = Path(__file__).resolve().parent
+GREY = "#4b5563"
 
 # title, what its axis says, and the curves: metric, name, line
 PANELS = (
@@ -26,7 +27,8 @@ PANELS = (
         (f"critic{m}/explained_variance_heldout", f"critic {m}", line)
         for m, line in enumerate(("-", "--", ":", "-.")))),
     ("How much the critics differ", "σ of the values", tuple(
-        (f"value_std_p{q}", f"{q} % of tokens below", line) for q, line in ((90, "--"), (50, "-"), (10, ":")))),
+        (f"value_std_p{q}", f"{q} % of tokens below", line)
+        for q, line in ((90, "--"), (50, "-"), (10, ":")))),
 )
 
 
@@ -38,22 +40,21 @@ def curve(rows: list[dict], metric: str) -> tuple[list[int], list[float]]:
 
 
 def draw(runs: dict[str, list[dict]], out: Path) -> None:
-    """Panels for which a run has numbers. One run has a colour for each curve, several have one for each run."""
-    panels = [panel for panel in PANELS if any(curve(rows, c[0])[0] for rows in runs.values() for c in panel[2])]
+    """Panels for which a run has numbers. One run has a colour for each curve, several have one each."""
+    panels = [
+        panel for panel in PANELS if any(curve(rows, c[0])[0] for rows in runs.values() for c in panel[2])
+    ]
     figure, axes = plt.subplots(1, len(panels), figsize=(4.4 * len(panels), 3.7), squeeze=False)
     for ax, (title, label, curves) in zip(axes[0], panels):
-        ax.set(title=title, ylabel=label, xlabel="step")
-        names = []
+        ax.set(title=title, ylabel=label, xlabel="step", ylim=(0, 1) if "share" in label else None)
+        drawn = {}
         for j, (metric, name, line) in enumerate(curves):
             for i, rows in enumerate(runs.values()):
                 steps, values = curve(rows, metric)
                 if steps:
                     ax.plot(steps, values, line, color=f"C{i if len(runs) > 1 else j}")
-                    names.append((j, name, line))
-        plain = "#4b5563" if len(runs) > 1 else None
-        ax.legend([Line2D([], [], linestyle=line.strip("o"), marker="o" if "o" in line else "", color=plain or f"C{j}")
-                   for j, _, line in sorted(set(names))], [name for _, name, _ in sorted(set(names))])
-    axes[0][0].set_ylim(0, 1)
+                    (drawn[name],) = ax.plot([], [], line, color=GREY if len(runs) > 1 else f"C{j}")
+        ax.legend(drawn.values(), drawn)
     if len(runs) > 1:
         lines = [Line2D([], [], color=f"C{i}") for i in range(len(runs))]
         figure.legend(lines, runs, loc="outside upper center", ncols=min(4, len(runs)))
@@ -61,7 +62,9 @@ def draw(runs: dict[str, list[dict]], out: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("runs", nargs="*", type=Path, help="folders of runs; several are drawn over one another")
     add("--out", type=Path, help="image to write; needed with runs")
@@ -73,6 +76,8 @@ def main(argv: list[str] | None = None) -> None:
         try:
             lines = (folder / "metrics.jsonl").read_text().splitlines()
             runs[str(folder) if folder.name in runs else folder.name] = [json.loads(line) for line in lines]
+            if len(lines) < 2:
+                raise ValueError("no step yet")
         except (OSError, ValueError) as error:
             parser.error(f"{folder} holds no metrics.jsonl that can be read ({error})")
     plt.style.use(HERE / "style.mplstyle")

@@ -1,4 +1,4 @@
-"""The README's picture is of the run that the README shows, and a user's runs are drawn by the same command."""
+"""The README's picture is of the run that it shows, and a user's runs are drawn by the same command."""
 
 import json
 import re
@@ -31,7 +31,8 @@ def test_several_runs_are_drawn_whatever_they_lack(tmp_path, capsys):
                 for row in rows(ROOT / "experiments/tiny")]
         (tmp_path / name / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
     for runs in (["critics"], ["none"], ["none", "critics"]):
-        plot.main([*(str(tmp_path / name) for name in runs), "--out", str(tmp_path / "-".join(runs)) + ".png"])
+        folders = [str(tmp_path / name) for name in runs]
+        plot.main([*folders, "--out", str(tmp_path / f"{'-'.join(runs)}.png")])
     assert len({(tmp_path / f"{name}.png").read_bytes() for name in ("critics", "none", "none-critics")}) == 3
     for wrong in ([str(tmp_path / "nowhere"), "--out", "x.png"], [str(tmp_path)]):
         with pytest.raises(SystemExit):

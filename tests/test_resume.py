@@ -171,12 +171,13 @@ def test_wandb_offline_asks_for_no_login_and_a_resumed_run_goes_on_in_the_same_c
     (log,) = (log for log in logs if b"tokens/sigma" in log)
     metrics = rows(out)[-1]
     assert all(key.encode() in log for key in metrics if "/" in key)
-    for key in ("rollout/reward_mean", "rollout/entropy", "masks/entropy_filtered_frac", "values/value_std_p50",
-                "values/critic_corr", "policy/grad_norm", "policy/adv_std", "speed/tokens_per_s"):
+    for key in ("rollout/reward_mean", "rollout/entropy", "masks/entropy_filtered_frac",
+                "values/value_std_p50", "values/critic_corr", "policy/grad_norm", "policy/adv_std"):
         assert key.encode() in log and key.split("/")[1] in metrics
     histograms = re.findall(rb"tokens/(advantage|sigma)\x12\x06values.{2,6}?\[([\d,]+)\]", log, re.DOTALL)
     n_tokens = {name: sum(map(int, counts.split(b","))) for name, counts in histograms}
-    assert list(n_tokens) == [b"advantage", b"sigma"] and set(n_tokens.values()) == {8 * metrics["response_len_mean"]}
-    (table,) = (json.loads(path.read_text()) for path in out.glob("wandb/offline-run-*/files/media/table/*.json"))
+    assert n_tokens == dict.fromkeys([b"advantage", b"sigma"], 8 * metrics["response_len_mean"])
+    tables = out.glob("wandb/offline-run-*/files/media/table/*.json")
+    (table,) = (json.loads(path.read_text()) for path in tables)
     samples = [row for row in rows(out, "rollouts.jsonl") if row["step"] == 2]
     assert [dict(zip(table["columns"], row)) for row in table["data"]] == samples
