@@ -3,7 +3,7 @@
     python experiments/inside.py runs/NAME --out page.html              # all saved steps, at most 2 MB
     python experiments/inside.py runs/NAME --step 100 --out page.html   # one of them
 
-train.py saves the first four groups of a step every --eval-every steps (inside/step-N.npz, about 26 bytes a
+train.py saves the first four groups of a step every --eval-every steps (inside/step-N.npz, about 30 bytes a
 token with two critics). Tokens are coloured by σ, advantage (as the policy learned from it), values, entropy
 or probability ratio: π after the step's last update over π that drew the response, not the ratio of the last
 pass, which is one update younger. All numbers are rounded to four digits. inside.html holds the page.
