@@ -80,12 +80,15 @@ def test_the_ratio_is_that_of_the_saved_model_and_the_one_before(out):
 
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium")
 def test_a_browser_shows_the_responses_and_the_numbers_of_the_token_in_the_address(out, tmp_path):
-    all_ = responses((out / "page.html").read_text())
+    """The address asks for the ratio; then the key 1, for the first quantity, and an arrow are pressed."""
+    all_ = responses(page := (out / "page.html").read_text())
     r, t = all_[3], 4
+    keys = "for (const key of ['1', 'ArrowRight']) dispatchEvent(new KeyboardEvent('keydown', { key }))"
+    (tmp_path / "page.html").write_text(f"{page}<script>setTimeout(() => {{ {keys} }}, 500)</script>")
     done = subprocess.run(
         [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", "--no-first-run", f"--user-data-dir={tmp_path}",
-         "--virtual-time-budget=3000", "--dump-dom", f"{(out / 'page.html').as_uri()}#show=ratio&at=3.{t}"],
+         "--disable-component-update", "--disable-sync", "--no-first-run", f"--user-data-dir={tmp_path}/profile",
+         "--virtual-time-budget=3000", "--dump-dom", f"{(tmp_path / 'page.html').as_uri()}#show=ratio&at=3.{t - 1}"],
         capture_output=True, text=True, timeout=60,
     )
     dom = done.stdout
@@ -94,6 +97,8 @@ def test_a_browser_shows_the_responses_and_the_numbers_of_the_token_in_the_addre
     expected |= {f"V{m}": values[t] for m, values in enumerate(r.get("value", []))}
     expected |= {"σ": r["sigma"][t]} if "sigma" in r else {}
     assert {name: numbers[name] for name in expected} == expected and numbers["return"] == r["reward"]
+    (pressed,) = re.findall(r'id="shows">.*?aria-pressed="true">(\S+)<kbd>1<', dom)
+    assert pressed == ("σ" if "sigma" in r else "advantage")
     assert dom.count("<article") == len(all_)
     shown = re.findall(r'<div class="text">(.*?)</div>', dom, re.DOTALL)
     assert [html.unescape(re.sub("<.*?>", "", x)) for x in shown] == ["".join(r["tokens"]) for r in all_]
