@@ -16,6 +16,7 @@ import math
 import sys
 import zipfile
 from pathlib import Path
+from typing import Iterable
 
 import numpy as np
 import torch
@@ -90,19 +91,24 @@ def page(run: Path, settings: dict, steps: dict[int, list[dict]], note: str) -> 
     return (HERE / "inside.html").read_text().replace("{{DATA}}", packed)
 
 
-def fitting_page(run: Path, settings: dict, steps: dict[int, list[dict]]) -> tuple[str, str]:
+def every_second(steps: Iterable[int]) -> list[int]:
+    """Half of the steps, the last one among them."""
+    return sorted(steps, reverse=True)[::2][::-1]
+
+
+def fitting_page(run: Path, settings: dict, steps: dict[int, list[dict]], n_saved: int) -> tuple[str, str]:
     """A page of at most 2 MB: where it would be larger, every second step is left out (not the last), then
-    the second half of a step's responses, as often as it takes. -> page, what was left out"""
-    n_steps, note = len(steps), ""
+    the second half of a step's responses, as often as it takes. -> page, what it shows of n_saved steps"""
+    note = f"{len(steps)} of {n_saved} saved steps"
     while len(html := page(run, settings, steps, note)) > LIMIT:
         if len(steps) > 1:
-            steps = {step: steps[step] for step in sorted(steps)[::-1][::2][::-1]}
-            note = f"{len(steps)} of {n_steps} saved steps; --step N shows another"
+            steps = {n: steps[n] for n in every_second(steps)}
+            note = f"{len(steps)} of {n_saved} saved steps"
         else:
             ((step, responses),) = steps.items()
             refuse(len(responses) == 1, f"step {step}: a single response is larger than a page may be.")
             steps = {step: responses[: len(responses) // 2]}
-            note = f"{len(steps[step])} responses of step {step}, one of {n_steps} saved"
+            note = f"{len(steps[step])} responses of step {step}, one of {n_saved} saved steps"
     return html, note
 
 
@@ -126,10 +132,14 @@ def main(argv: list[str] | None = None) -> int:
         model = args.run / "model" if (args.run / "model").exists() else settings["model"]
         tokenizer = load_tokenizer(args.model or str(model), "--model")
         wanted = [args.step] if args.step else sorted(files)
-        html, note = fitting_page(args.run, settings, {n: read_step(files[n], tokenizer) for n in wanted})
+        # a page is about as large as its files: no use in reading many more
+        while len(wanted) > 1 and sum(files[n].stat().st_size for n in wanted) > 2 * LIMIT:
+            wanted = every_second(wanted)
+        steps = {n: read_step(files[n], tokenizer) for n in wanted}
+        html, note = fitting_page(args.run, settings, steps, len(files))
         with reading(f"--out {args.out}: it could not be written"):
             args.out.write_text(html, encoding="utf-8")
-        print(f"{args.out}: {len(html) / 1e6:.2f} MB, {note or 'all responses of the steps ' + known}")
+        print(f"{args.out}: {len(html) / 1e6:.2f} MB, {note} ({known}); --step N shows one alone")
     except distributed.UserError as error:
         return distributed.report("inside.py", error)
     return 0

@@ -118,7 +118,7 @@ def test_a_page_asks_the_network_for_nothing_and_is_cut_to_its_size_by_name(out,
         small = len(inside.page(out, settings, {9: step[:2]}, "some words of a note that takes place"))
         large = len(inside.page(out, settings, whole, ""))
         monkeypatch.setattr(inside, "LIMIT", int(small + share * (large - small)))
-        html_, note = inside.fitting_page(out, settings, whole)
+        html_, note = inside.fitting_page(out, settings, whole, len(whole))
         assert len(html_) <= inside.LIMIT and re.search(words, note)
 
 
