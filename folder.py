@@ -125,7 +125,7 @@ def finished_rows(path: Path, done: int) -> list[dict]:
 
 
 class Log:
-    """metrics.jsonl, rollouts.jsonl, wandb and the line a step; only rank 0 writes."""
+    """metrics.jsonl, rollouts.jsonl, inside/, wandb and the line a step; only rank 0 writes."""
 
     def __init__(self, args: argparse.Namespace, folder: Path, world: World, done: int):
         self.args, self.folder, self.is_main = args, folder, world.is_main
