@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterable, Iterator
 
+import numpy as np
 import torch
 
 from distributed import World, gather_list, reading, refuse, replace_text, writing
@@ -124,7 +125,7 @@ def finished_rows(path: Path, done: int) -> list[dict]:
 
 
 class Log:
-    """metrics.jsonl, rollouts.jsonl, wandb and the line a step; only rank 0 writes."""
+    """metrics.jsonl, rollouts.jsonl, inside/, wandb and the line a step; only rank 0 writes."""
 
     def __init__(self, args: argparse.Namespace, folder: Path, world: World, done: int):
         self.args, self.folder, self.is_main = args, folder, world.is_main
@@ -134,6 +135,9 @@ class Log:
             return
         for name in ("metrics.jsonl", "rollouts.jsonl"):
             replace_rows(folder / name, finished_rows(folder / name, done))
+        for path in folder.glob("inside/step-*[0-9].npz"):
+            if int(path.stem[5:]) > done:
+                path.unlink()
         if args.wandb != "disabled":
             import wandb
 
@@ -144,13 +148,37 @@ class Log:
             settings = settings_of(args) | {"out": str(folder)}
             self.wandb = wandb.init(**identity, dir=folder, mode=args.wandb, config=settings)
 
-    def write(self, metrics: dict, samples: list[dict]) -> None:
+    def write(self, metrics: dict, samples: list[dict], known: dict | None = None) -> None:
+        """known, in some steps: what is known of all responses and, as [..., B, T], of their tokens."""
         if self.is_main:
             append_rows(self.folder / "metrics.jsonl", [metrics])
             append_rows(self.folder / "rollouts.jsonl", samples)
+            media = self.look(metrics["step"], samples, known) if known else {}
             if self.wandb:
-                self.wandb.log(metrics, step=metrics["step"])
+                section = lambda key: next((SECTIONS[x] for x in SECTIONS if re.match(x, key)), "")
+                logged = {section(key) + key: x for key, x in metrics.items()} | media
+                self.wandb.log(logged, step=metrics["step"])
             print(readable(metrics, self.args), flush=True)
+
+    def look(self, step: int, samples: list[dict], known: dict) -> dict:
+        """inside/step-N.npz: the first four groups, for experiments/inside.py (no answer is an empty one). ->
+        what wandb is to show: histograms over all response tokens, and the samples as a table"""
+        n, path = 4 * self.args.group_size, self.folder / f"inside/step-{step}.npz"
+        known["answers"] = [answer or "" for answer in known["answers"]]
+        cut = {key: x[:, :n] if "_MB" in key else x[:n] for key, x in known.items() if x is not None}
+        with writing(path):
+            path.parent.mkdir(exist_ok=True)
+            np.savez_compressed(new := path.with_suffix(".new.npz"), **cut)
+            new.replace(path)
+        if not self.wandb:
+            return {}
+        import wandb
+
+        tokens = {"advantage": known["advantage"]}
+        if known["values_MBT"] is not None:
+            tokens["sigma"] = known["values_MBT"].std(0, correction=0)
+        media = {f"tokens/{name}": wandb.Histogram(x_BT[known["mask_BT"]]) for name, x_BT in tokens.items()}
+        return media | {"rollouts": wandb.Table(list(samples[0]), [[*sample.values()] for sample in samples])}
 
     def stop(self, step: int, why: str) -> None:
         if self.is_main:
@@ -174,6 +202,10 @@ class Log:
               f"--model {where}/model.")
 
 
+# wandb makes a section of what stands before a slash; other keys get theirs by how they begin
+SECTIONS = {"adv_masked|entropy_filtered": "masks/", "value|critic_corr|gated": "values/",
+            "reward|response|trunc|entropy|verify": "rollout/", "tokens|peak": "speed/",
+            "policy|clip|approx|grad|adv|skip": "policy/"}
 SHOWN = (("entropy", "entropy", 3), ("kl", "approx_kl", 4), ("clip", "clip_frac", 3))
 
 

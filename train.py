@@ -70,6 +70,7 @@ def train_step(run: Run, step: int) -> tuple[dict[str, float], Rollout, asyppo.P
         values_BT = asyppo.aggregate(values_MBT, args.aggregate, shards_MB)
         raw_BT = asyppo.gae(rewards_BT, values_BT, mask_BT, args.gamma, args.lam)
         std_BT = asyppo.disagreement(values_MBT)
+        rollout.values_MBT, rollout.shards_MB = values_MBT, shards_MB
         metrics |= value_metrics(values_MBT, std_BT, returns_MBT, rollout, shards_MB)
         if args.gate:  # critics that explain nothing add noise: the group's mean is better then (EVPO, 2026)
             metrics["gated"] = float(metrics.get("ensemble/explained_variance_heldout", 0.0) <= 0)
@@ -192,7 +193,11 @@ def train(args: argparse.Namespace, world: World) -> int:
             # what does not exist, or is not finite, is left out
             metrics = {key: x for key, x in metrics.items() if math.isfinite(x)}
             metrics = {"step": step} | metrics | {"skipped_updates": skipped}
-            log.write(metrics, rollout_samples(rollout, run.tokenizer, step))
+            known = {}
+            if rollout.old_slope_BT is not None and not skipped:  # scored once more, for ρ after the update
+                new_logp_BT = score_responses(run.actor, rollout, args.token_budget, world)[0]
+                known = vars(rollout) | data._asdict() | {"old_logp": None, "new_logp_BT": new_logp_BT}
+            log.write(metrics, rollout_samples(rollout, run.tokenizer, step), known)
             stopped_by = request.seen()
             if last or stopped_by or too_bad or (args.save_every and step % args.save_every == 0):
                 save_checkpoint(out / "checkpoint", run.trained, step, args.keep, world)

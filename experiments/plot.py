@@ -1,60 +1,87 @@
-"""Draw a run's curves from its metrics.jsonl: reward and accuracy, explained variance, disagreement.
+"""Draw runs' curves from their metrics.jsonl: reward and accuracy, explained variance, disagreement.
 
-pip install -r experiments/requirements.txt
-python experiments/plot.py runs/NAME [runs/OTHER …] --out curves.png
+    pip install -r experiments/requirements.txt
+    python experiments/plot.py                                      # the README's, from experiments/tiny
+    python experiments/plot.py runs/NAME [runs/OTHER …] --out curves.png   # yours, over one another
 """
 
 import argparse
 import json
+import re
 from pathlib import Path
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.lines import Line2D
+
+HERE = Path(__file__).resolve().parent
+GREY = "#4b5563"
+
+# title, what its axis says, and the curves: metric, name, line
+PANELS = (
+    ("What the actor earns", "share of right answers", (
+        ("reward_mean", "reward of the rollouts", "-"), ("eval/.*", "held-out accuracy", "o--"))),
+    ("What each critic explains of\nresponses it was not fitted on", "explained variance", tuple(
+        (f"critic{m}/explained_variance_heldout", f"critic {m}", line)
+        for m, line in enumerate(("-", "--", ":", "-.")))),
+    ("How much the critics differ", "σ of the values", tuple(
+        (f"value_std_p{q}", f"{q} % of tokens below", line)
+        for q, line in ((90, "--"), (50, "-"), (10, ":")))),
+)
 
 
-def curve(rows: list[dict], key: str) -> tuple[list[int], list[float]]:
+def curve(rows: list[dict], metric: str) -> tuple[list[int], list[float]]:
+    """Steps and values of the metric that matches; empty if the run has none."""
+    key = next((key for row in rows for key in row if re.fullmatch(metric, key)), None)
     points = [(row["step"], row[key]) for row in rows if key in row]
     return [step for step, _ in points], [value for _, value in points]
 
 
-def main() -> None:
+def draw(runs: dict[str, list[dict]], out: Path) -> None:
+    """Panels for which a run has numbers. One run has a colour for each curve, several have one each."""
+    panels = [
+        panel for panel in PANELS if any(curve(rows, c[0])[0] for rows in runs.values() for c in panel[2])
+    ]
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.4 * len(panels), 3.7), squeeze=False)
+    for ax, (title, label, curves) in zip(axes[0], panels):
+        ax.set(title=title, ylabel=label, xlabel="step", ylim=(0, 1) if "share" in label else None)
+        drawn = {}
+        for j, (metric, name, line) in enumerate(curves):
+            for i, rows in enumerate(runs.values()):
+                steps, values = curve(rows, metric)
+                if steps:
+                    ax.plot(steps, values, line, color=f"C{i if len(runs) > 1 else j}")
+                    (drawn[name],) = ax.plot([], [], line, color=GREY if len(runs) > 1 else f"C{j}")
+        ax.legend(drawn.values(), drawn)
+    if len(runs) > 1:
+        lines = [Line2D([], [], color=f"C{i}") for i in range(len(runs))]
+        figure.legend(lines, runs, loc="outside upper center", ncols=min(4, len(runs)))
+    figure.savefig(out)
+
+
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("runs", nargs="+", type=Path, help="folders of runs; several are drawn over one another")
-    add("--out", type=Path, required=True, help="image to write")
-    args = parser.parse_args()
-
-    figure, (scores, explained, sigma) = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
-    for i, folder in enumerate(args.runs):
-        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        label = f"{folder.name}: " if len(args.runs) > 1 else ""
-        keys = sorted({key for row in rows for key in row})
-        reward = curve(rows, "reward_mean")
-        scores.plot(*reward, color=f"C{2 * i}", alpha=0.6, label=f"{label}reward of the rollouts")
-        for key in keys:
-            points = curve(rows, key)
-            if key.startswith("eval/"):
-                scores.plot(*points, "o-", color=f"C{2 * i + 1}", label=f"{label}held-out accuracy")
-            if key.endswith("/explained_variance_heldout"):
-                explained.plot(*points, alpha=0.8, label=f"{label}{key.split('/')[0]}")
-        for q, style in ((10, ":"), (50, "-"), (90, "--")):
-            points = curve(rows, f"value_std_p{q}")
-            if points[0]:
-                sigma.plot(*points, style, color=f"C{i}", label=f"{label}{q} % of tokens below")
-    title = "What each critic explains of\nresponses it was not fitted on"
-    scores.set(title="What the actor earns", ylabel="share of right answers", ylim=(0, 1))
-    explained.set(title=title, ylabel="explained variance")
-    sigma.set(title="How much the critics differ", ylabel="σ of the values")
-    for axes in (scores, explained, sigma):
-        axes.set_xlabel("step")
-        axes.grid(alpha=0.3)
-        if axes.lines:
-            axes.legend(fontsize=8)
-    figure.savefig(args.out, dpi=110)
+    add("runs", nargs="*", type=Path, help="folders of runs; several are drawn over one another")
+    add("--out", type=Path, help="image to write; needed with runs")
+    args = parser.parse_args(argv)
+    if args.runs and not args.out:
+        parser.error("--out names the image to write")
+    runs = {}
+    for folder in args.runs or [HERE / "tiny"]:
+        try:
+            lines = (folder / "metrics.jsonl").read_text().splitlines()
+            runs[str(folder) if folder.name in runs else folder.name] = [json.loads(line) for line in lines]
+            if len(lines) < 2:
+                raise ValueError("no step yet")
+        except (OSError, ValueError) as error:
+            parser.error(f"{folder} holds no metrics.jsonl that can be read ({error})")
+    plt.style.use(HERE / "style.mplstyle")
+    draw(runs, args.out or HERE / "tiny.png")
 
 
 if __name__ == "__main__":

@@ -94,7 +94,8 @@ def table(truth_S: np.ndarray, values_MS: np.ndarray, response_S: np.ndarray, n:
 
 def draw(truth_S: np.ndarray, values_MS: np.ndarray, response_S: np.ndarray, out: Path) -> None:
     """Calibration in ten equal parts by value, and the response with the most states."""
-    figure, (calibration, example) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    plt.style.use(Path(__file__).with_name("style.mplstyle"))
+    figure, (calibration, example) = plt.subplots(1, 2, figsize=(10, 4))
     mean_S = values_MS.mean(0)
     lines = {f"critic {m}": (values_S, ":") for m, values_S in enumerate(values_MS)}
     lines["mean"] = (mean_S, "o-")
@@ -111,9 +112,8 @@ def draw(truth_S: np.ndarray, values_MS: np.ndarray, response_S: np.ndarray, out
     example.plot(mean_S[chosen], "o-", label="mean")
     example.set(title="The response with the most states", xlabel="state", ylabel="value")
     for axes in (calibration, example):
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
-    figure.savefig(out, dpi=110)
+        axes.legend()
+    figure.savefig(out)
 
 
 def main() -> None:

@@ -159,10 +159,25 @@ def test_a_full_disk_is_said_in_one_sentence_and_leaves_the_last_checkpoint_whol
 
 def test_wandb_offline_asks_for_no_login_and_a_resumed_run_goes_on_in_the_same_curves(tmp_path):
     out = tmp_path / "run"
-    flags = [*FEW, "--wandb", "offline"]
+    flags = [*FEW, "--eval-every", 2, "--wandb", "offline"]
     # in processes of their own: wandb's service outlives a run
     run("train.py", "--out", out, "--steps", 1, *flags, processes=1)
     name = (out / "wandb_id").read_text()
     run("train.py", "--out", out, "--steps", 2, *flags, "--resume", processes=1)
     names = [folder.name for folder in (out / "wandb").glob("offline-run-*")]
     assert len(names) == 2 and all(x.endswith(f"-{name}") for x in names)
+    # what the second one logged: every metric in a section, histograms over all response tokens, a table
+    logs = [path.read_bytes() for path in out.glob("wandb/offline-run-*/*.wandb")]
+    (log,) = (log for log in logs if b"tokens/sigma" in log)
+    metrics = rows(out)[-1]
+    assert all(key.encode() in log for key in metrics if "/" in key)
+    for key in ("rollout/reward_mean", "rollout/entropy", "masks/entropy_filtered_frac",
+                "values/value_std_p50", "values/critic_corr", "policy/grad_norm", "policy/adv_std"):
+        assert key.encode() in log and key.split("/")[1] in metrics
+    histograms = re.findall(rb"tokens/(advantage|sigma)\x12\x06values.{2,6}?\[([\d,]+)\]", log, re.DOTALL)
+    n_tokens = {name: sum(map(int, counts.split(b","))) for name, counts in histograms}
+    assert n_tokens == dict.fromkeys([b"advantage", b"sigma"], 8 * metrics["response_len_mean"])
+    tables = out.glob("wandb/offline-run-*/files/media/table/*.json")
+    (table,) = (json.loads(path.read_text()) for path in tables)
+    samples = [row for row in rows(out, "rollouts.jsonl") if row["step"] == 2]
+    assert [dict(zip(table["columns"], row)) for row in table["data"]] == samples
