@@ -9,8 +9,10 @@ results put back together.
 import argparse
 import gc
 import hashlib
+import io
 import math
 import os
+import re
 import shutil
 import signal
 import sys
@@ -94,7 +96,9 @@ def start(device: str, timeout: float = 30.0) -> World:
     # gloo beside NCCL, so that Python objects and CPU tensors can be exchanged on GPU runs too
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     group = {} if "WORLD_SIZE" in os.environ else dict(store=dist.HashStore(), rank=0, world_size=1)
-    dist.init_process_group(backend, timeout=timedelta(minutes=timeout), **group)
+    with reading("WORLD_SIZE is set, but the processes that it counts cannot meet; start them with torchrun, or "
+                 "unset it to start one", RuntimeError):
+        dist.init_process_group(backend, timeout=timedelta(minutes=timeout), **group)
     mesh = init_device_mesh(device, (dist.get_world_size(),))
     own_device = torch.device(device, local_rank if device == "cuda" else None)
     return World(dist.get_rank(), dist.get_world_size(), own_device, mesh)
@@ -152,6 +156,26 @@ def report(script: str, error: UserError) -> int:
     return error.exit_code
 
 
+class Output(io.FileIO):
+    """stdout or stderr. If nobody reads it any more, or its disk is full, the run goes on unheard."""
+
+    def write(self, text: bytes) -> int:
+        try:
+            return super().write(text) or len(text)
+        except OSError:
+            return len(text)
+
+
+def secure_output() -> None:
+    """What is printed never ends a run: its reader may leave (RWKV-Runner#229), its encoding lack a σ."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if type(stream) is io.TextIOWrapper:  # a notebook's or a test's own stays
+            raw = io.BufferedWriter(Output(stream.fileno(), "w", closefd=False))
+            lines = stream.line_buffering
+            setattr(sys, name, io.TextIOWrapper(raw, stream.encoding, "replace", line_buffering=lines))
+
+
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return super()._get_help_string(action) if action.default not in (None, []) else action.help
@@ -194,12 +218,20 @@ def number(kind: type, least: float, most: float = 2**31, above: bool = False) -
     return parse
 
 
+def folder(text: str) -> Path:
+    """A type for argparse; Path("") would be the working directory."""
+    if not text:
+        raise argparse.ArgumentTypeError("'' is no folder")
+    return Path(text)
+
+
 # -- files ---------------------------------------------------------------------------------------------------
 def replace_text(path: Path, text: str) -> None:
     """Write a file beside the old one and put it in its place: a kill leaves one of the two whole."""
     new = path.with_name(path.name + ".new")
-    new.write_text(text)
-    new.replace(path)
+    with writing(path):
+        new.write_text(text)
+        new.replace(path)
 
 
 @contextmanager
@@ -208,8 +240,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, CheckpointException) as error:
-        # rank -> (its error, stack)
-        reason = next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
+        reason = first_failure(error) if isinstance(error, CheckpointException) else error
         raise RunError(f"{path} could not be written ({reason}); what was saved before is whole: "
                        "--resume goes on.") from error
 
@@ -244,6 +275,18 @@ def gather_list(own: list, world: World) -> list:
     return [item for part in parts for item in part]
 
 
+def on_main(act: Callable[[], object], world: World):
+    """What act() gives on rank 0, or its refusal, on every rank."""
+    try:
+        given = act() if world.is_main else None
+    except UserError as error:
+        given = error
+    given = gather_list([given], world)[0]
+    if isinstance(given, UserError):
+        raise given
+    return given
+
+
 def sum_over_ranks(x: torch.Tensor) -> torch.Tensor:
     """Sum of a CPU tensor over all ranks, in place."""
     dist.all_reduce(x)
@@ -263,27 +306,48 @@ def save_checkpoint(folder: Path, models: Trained, step: int, keep: int, world: 
     with writing(new):
         dcp.save(states(models), checkpoint_id=new)
     if world.is_main:
-        new.rename(folder / f"step-{step}")
+        with writing(new):
+            new.rename(folder / f"step-{step}")
         for old in saved_steps(folder)[:-keep]:
             shutil.rmtree(folder / f"step-{old}", ignore_errors=True)
     dist.barrier()
 
 
 def saved_steps(folder: Path) -> list[int]:
-    """The steps after which whole checkpoints stand in the folder, in order."""
-    return sorted(int(path.name[5:]) for path in folder.glob("step-*[0-9]"))
+    """The steps after which checkpoints stand in the folder, in order; other names there mean nothing."""
+    names = [path.name for path in folder.glob("step-*")]
+    return sorted(int(name[5:]) for name in names if re.fullmatch("step-[1-9][0-9]*", name))
 
 
-def load_checkpoint(folder: Path, models: Trained) -> int:
-    """Fill models and optimizers from the last checkpoint, of any number of processes. -> its step, or 0"""
-    if not (steps := saved_steps(folder)):
-        return 0
-    state = states(models)
-    dcp.load(state, checkpoint_id=folder / f"step-{steps[-1]}")
-    for name, pair in models.items():
-        model_state, optimizer_state = state[name]["model"], state[name]["optimizer"]
-        set_state_dict(*pair, model_state_dict=model_state, optim_state_dict=optimizer_state)
-    return steps[-1]
+def load_checkpoint(folder: Path, models: Trained, world: World) -> int:
+    """Fill models and optimizers from the last whole checkpoint, of any number of processes. -> its step, or 0
+
+    One that cannot be read (cut by a full disk or a copy that broke off) is set aside and named.
+    """
+    cut, reason = [], ""
+    for step in reversed(saved_steps(folder)):
+        state = states(models)
+        try:
+            dcp.load(state, checkpoint_id=folder / f"step-{step}")
+        except CheckpointException as error:
+            cut, reason = [*cut, folder / f"step-{step}"], first_failure(error)
+            continue
+        for name, pair in models.items():
+            model_state, optimizer_state = state[name]["model"], state[name]["optimizer"]
+            set_state_dict(*pair, model_state_dict=model_state, optim_state_dict=optimizer_state)
+        for path in cut if world.is_main else ():
+            shutil.rmtree(aside := path.with_name(path.name + ".cut"), ignore_errors=True)
+            path.rename(aside)
+            print(f"{path} cannot be read ({reason}) and is now called {aside.name}; "
+                  f"going on from step {step}.", file=sys.stderr)
+        return step
+    refuse(cut, f"--resume: no checkpoint in {folder} can be read ({reason}); put a whole one there, or start "
+                "a new run in another --out.")
+    return 0
+
+
+def first_failure(error: CheckpointException) -> Exception:
+    return next(iter(error.failures.values()))[0]  # rank -> (its error, stack)
 
 
 def states(models: Trained) -> dict[str, dict]:

@@ -214,7 +214,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--n-problems", type=count, help="take this many of each benchmark, drawn by seed; default all")
     add("--k", type=count, default=4, help="responses to each problem")
     add("--seed", type=int, default=0, help="seed of problems and sampling")
-    add("--out", type=Path, help="folder for eval.json and responses.jsonl; default: runs/eval-TIME")
+    add("--out", type=distributed.folder, help="folder for eval.json and responses.jsonl; default: runs/eval-TIME")
     add("--resume", action="store_true", help="go on with the interrupted evaluation in --out")
     add("--compare", nargs=2, metavar="EVAL_JSON", help="only print how two evaluations differ")
     generation.add_flags(parser, greedy=True)
@@ -253,13 +253,14 @@ def run(args: argparse.Namespace, world: World) -> None:
     template = read_template(args.template, tokenizer, args.model)
     folder = open_folder(args, "eval", MAY_CHANGE, world)
     actor = load_actor(args.model, world, compute_dtype(args.dtype, world))
+    sampling = sampling_of(args, stop_token_ids(actor, tokenizer, template))
     digests = {f"--benchmarks {name}": digest(problems) for name, problems in sets.items()}
+    digests["--template"] = digest([Problem(template or tokenizer.chat_template, "")])
     folder.begin(args, {"--model": actor.lm.digest} | digests, world)
     out = folder.path
     done = finished_records(args, args.k * sum(map(len, sets.values())), out, world)
     if world.is_main:
         replace_rows(out / "responses.jsonl", done)
-    sampling = sampling_of(args, stop_token_ids(actor, tokenizer, template))
 
     def keep(records: list[dict]) -> None:
         if world.is_main:
@@ -294,6 +295,7 @@ def run(args: argparse.Namespace, world: World) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
+    distributed.secure_output()
     args, code = parse_args(argv), 0
     try:
         if args.compare:

@@ -168,7 +168,7 @@ def train(args: argparse.Namespace, world: World) -> int:
     began = time.time()
     run = set_up(args, world)
     out = run.folder.path
-    done = load_checkpoint(out / "checkpoint", run.trained) if args.resume else 0
+    done = load_checkpoint(out / "checkpoint", run.trained, world) if args.resume else 0
     log, bad_steps = Log(args, out, world, done), 0
     with run.verifier, StopRequest(world) as request:
         if run.held_out and done == 0:
@@ -290,13 +290,14 @@ def set_up(args: argparse.Namespace, world: World) -> Run:
     critics = [load_critic(name, world, dtype, args.gradient_checkpointing) for name in names]
     digests = {"--data": digest(problems), "--eval-data": digest(held_out), "--model": actor.lm.digest}
     digests["--critics"] = " ".join(critic.backbone.digest for critic in critics)
+    digests["--template"] = digest([Problem(template or tokenizer.chat_template, "")])
+    sampling = sampling_of(args, stop_token_ids(actor, tokenizer, template))
     folder.begin(args, digests, world)
     if world.is_main:
         print(f"{args.algo}: actor {args.model}, {len(critics)} critics {' '.join(dict.fromkeys(names))}")
         print(f"{len(problems)} problems, {args.prompts_per_step} × {args.group_size} responses a step, "
               f"{args.minibatch_size} per optimizer step, {args.epochs} passes; "
               f"{world.size} × {world.device.type}, {dtype}; files in {folder.path}", flush=True)
-    sampling = sampling_of(args, stop_token_ids(actor, tokenizer, template))
     verifier = Verifier(args.extract)
     return Run(
         args=args, world=world, folder=folder, tokenizer=tokenizer, template=template, problems=problems,
@@ -428,8 +429,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--save-every", type=least_0, default=20, help="steps between checkpoints; 0: only at the end")
     add("--keep", type=least_1, default=1, help="checkpoints to keep, the last ones")
     add("--max-bad-steps", type=least_1, default=3, help="stop after so many steps in a row with a gradient that is not finite")
-    add("--out", type=Path, help="folder of the run; default: runs/ALGO-TIME")
-    add("--resume", nargs="?", const=True, help="go on from the checkpoint in --out, or in the folder given here")
+    add("--out", type=distributed.folder, help="folder of the run; default: runs/ALGO-TIME")
+    add("--resume", type=distributed.folder, nargs="?", const=True, help="go on from the checkpoint in --out, or in the folder given here")
     add("--wandb", choices=("disabled", "offline", "online"), default="disabled", help="log to Weights & Biases as well")
     distributed.add_flags(parser)
 
@@ -495,7 +496,7 @@ def derive(flags: argparse.Namespace) -> argparse.Namespace:
            f"--token-budget {flags.token_budget} is smaller than a response of --max-new-tokens "
            f"{flags.max_new_tokens}.")
 
-    out = Path(flags.resume) if isinstance(flags.resume, str) else flags.out
+    out = flags.resume if isinstance(flags.resume, Path) else flags.out
     refuse(flags.out and flags.out != out,
            f"--resume {out} and --out {flags.out} name two folders; give one.")
     refuse(flags.resume and not out, "--resume needs the folder of the run: --resume DIR or --out DIR.")
@@ -508,6 +509,7 @@ def derive(flags: argparse.Namespace) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
+    distributed.secure_output()
     args = parse_args(argv)
     try:
         code = train(args, distributed.start(args.device, args.timeout))
