@@ -10,6 +10,7 @@ import argparse
 import gc
 import hashlib
 import io
+import logging
 import math
 import os
 import re
@@ -327,11 +328,14 @@ def load_checkpoint(folder: Path, models: Trained, world: World) -> int:
     cut, reason = [], ""
     for step in reversed(saved_steps(folder)):
         state = states(models)
+        logging.disable(logging.WARNING)  # torch would log a trace of what it cannot read
         try:
             dcp.load(state, checkpoint_id=folder / f"step-{step}")
         except CheckpointException as error:
             cut, reason = [*cut, folder / f"step-{step}"], first_failure(error)
             continue
+        finally:
+            logging.disable(logging.NOTSET)
         for name, pair in models.items():
             model_state, optimizer_state = state[name]["model"], state[name]["optimizer"]
             set_state_dict(*pair, model_state_dict=model_state, optim_state_dict=optimizer_state)
