@@ -97,8 +97,8 @@ def start(device: str, timeout: float = 30.0) -> World:
     # gloo beside NCCL, so that Python objects and CPU tensors can be exchanged on GPU runs too
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     group = {} if "WORLD_SIZE" in os.environ else dict(store=dist.HashStore(), rank=0, world_size=1)
-    with reading("WORLD_SIZE is set, but the processes that it counts cannot meet; start them with torchrun, or "
-                 "unset it to start one", RuntimeError):
+    with reading("the processes that WORLD_SIZE counts cannot meet; start them with torchrun, or unset it to "
+                 "start one", RuntimeError):
         dist.init_process_group(backend, timeout=timedelta(minutes=timeout), **group)
     mesh = init_device_mesh(device, (dist.get_world_size(),))
     own_device = torch.device(device, local_rank if device == "cuda" else None)

@@ -209,4 +209,4 @@ def test_a_process_that_torchrun_did_not_start_but_that_is_told_of_others_says_s
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     error = run("train.py", "--out", tmp_path / "run", code=2).stderr
-    assert "WORLD_SIZE is set, but the processes that it counts cannot meet" in error and reason in error
+    assert "the processes that WORLD_SIZE counts cannot meet" in error and reason in error
