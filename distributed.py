@@ -10,7 +10,6 @@ import argparse
 import gc
 import hashlib
 import io
-import logging
 import math
 import os
 import re
@@ -158,7 +157,7 @@ def report(script: str, error: UserError) -> int:
 
 
 class Output(io.FileIO):
-    """stdout or stderr. If nobody reads it any more, or its disk is full, the run goes on unheard."""
+    """stdout or stderr of a run that goes on unheard when nobody reads it or its disk is full."""
 
     def write(self, text: bytes) -> int:
         try:
@@ -168,13 +167,12 @@ class Output(io.FileIO):
 
 
 def secure_output() -> None:
-    """What is printed never ends a run: its reader may leave (RWKV-Runner#229), its encoding lack a σ."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if type(stream) is io.TextIOWrapper:  # a notebook's or a test's own stays
-            raw = io.BufferedWriter(Output(stream.fileno(), "w", closefd=False))
-            lines = stream.line_buffering
-            setattr(sys, name, io.TextIOWrapper(raw, stream.encoding, "replace", line_buffering=lines))
+    """A reader who leaves (RWKV-Runner#229), or an encoding that lacks σ, ends no run."""
+    for name, stream in (("stdout", sys.stdout), ("stderr", sys.stderr)):
+        if type(stream) is io.TextIOWrapper:  # and not a notebook's or a test's
+            raw, lines = Output(stream.fileno(), "w", closefd=False), stream.line_buffering
+            new = io.TextIOWrapper(io.BufferedWriter(raw), stream.encoding, "replace", line_buffering=lines)
+            setattr(sys, name, new)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -219,13 +217,6 @@ def number(kind: type, least: float, most: float = 2**31, above: bool = False) -
     return parse
 
 
-def folder(text: str) -> Path:
-    """A type for argparse; Path("") would be the working directory."""
-    if not text:
-        raise argparse.ArgumentTypeError("'' is no folder")
-    return Path(text)
-
-
 # -- files ---------------------------------------------------------------------------------------------------
 def replace_text(path: Path, text: str) -> None:
     """Write a file beside the old one and put it in its place: a kill leaves one of the two whole."""
@@ -241,9 +232,13 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, CheckpointException) as error:
-        reason = first_failure(error) if isinstance(error, CheckpointException) else error
-        raise RunError(f"{path} could not be written ({reason}); what was saved before is whole: "
+        raise RunError(f"{path} could not be written ({reason(error)}); what was saved before is whole: "
                        "--resume goes on.") from error
+
+
+def reason(error: BaseException) -> BaseException:
+    failed = isinstance(error, CheckpointException)  # rank -> (its error, stack)
+    return next(iter(error.failures.values()))[0] if failed else error
 
 
 def progress(total: int, label: str, unit: str, world: World) -> tqdm:
@@ -276,18 +271,6 @@ def gather_list(own: list, world: World) -> list:
     return [item for part in parts for item in part]
 
 
-def on_main(act: Callable[[], object], world: World):
-    """What act() gives on rank 0, or its refusal, on every rank."""
-    try:
-        given = act() if world.is_main else None
-    except UserError as error:
-        given = error
-    given = gather_list([given], world)[0]
-    if isinstance(given, UserError):
-        raise given
-    return given
-
-
 def sum_over_ranks(x: torch.Tensor) -> torch.Tensor:
     """Sum of a CPU tensor over all ranks, in place."""
     dist.all_reduce(x)
@@ -307,8 +290,7 @@ def save_checkpoint(folder: Path, models: Trained, step: int, keep: int, world: 
     with writing(new):
         dcp.save(states(models), checkpoint_id=new)
     if world.is_main:
-        with writing(new):
-            new.rename(folder / f"step-{step}")
+        new.rename(folder / f"step-{step}")
         for old in saved_steps(folder)[:-keep]:
             shutil.rmtree(folder / f"step-{old}", ignore_errors=True)
     dist.barrier()
@@ -321,37 +303,30 @@ def saved_steps(folder: Path) -> list[int]:
 
 
 def load_checkpoint(folder: Path, models: Trained, world: World) -> int:
-    """Fill models and optimizers from the last whole checkpoint, of any number of processes. -> its step, or 0
+    """Fill models and optimizers from the last checkpoint, of any number of processes. -> its step, or 0
 
-    One that cannot be read (cut by a full disk or a copy that broke off) is set aside and named.
+    One that cannot be read is named and set aside, and the one before it used.
     """
-    cut, reason = [], ""
+    cut = {}
     for step in reversed(saved_steps(folder)):
-        state = states(models)
-        logging.disable(logging.WARNING)  # torch would log a trace of what it cannot read
+        path, state = folder / f"step-{step}", states(models)
         try:
-            dcp.load(state, checkpoint_id=folder / f"step-{step}")
-        except CheckpointException as error:
-            cut, reason = [*cut, folder / f"step-{step}"], first_failure(error)
+            dcp.FileSystemReader(path).read_metadata()  # dcp.load would print the trace
+            dcp.load(state, checkpoint_id=path)
+        except (Exception, CheckpointException) as error:
+            cut[path] = reason(error)
             continue
-        finally:
-            logging.disable(logging.NOTSET)
         for name, pair in models.items():
             model_state, optimizer_state = state[name]["model"], state[name]["optimizer"]
             set_state_dict(*pair, model_state_dict=model_state, optim_state_dict=optimizer_state)
-        for path in cut if world.is_main else ():
-            shutil.rmtree(aside := path.with_name(path.name + ".cut"), ignore_errors=True)
-            path.rename(aside)
-            print(f"{path} cannot be read ({reason}) and is now called {aside.name}; "
-                  f"going on from step {step}.", file=sys.stderr)
+        for path, why in cut.items() if world.is_main else ():
+            aside = path.rename(f"{path}.cut-{time.time():.0f}")
+            print(f"{path} cannot be read ({why}) and is now {aside}; going on from step {step}.",
+                  file=sys.stderr)
         return step
-    refuse(cut, f"--resume: no checkpoint in {folder} can be read ({reason}); put a whole one there, or start "
-                "a new run in another --out.")
+    refuse(cut, f"--resume: no checkpoint in {folder} can be read ({'; '.join(map(str, cut.values()))}); "
+                "start a new run in another --out.")
     return 0
-
-
-def first_failure(error: CheckpointException) -> Exception:
-    return next(iter(error.failures.values()))[0]  # rank -> (its error, stack)
 
 
 def states(models: Trained) -> dict[str, dict]:

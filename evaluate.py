@@ -214,7 +214,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--n-problems", type=count, help="take this many of each benchmark, drawn by seed; default all")
     add("--k", type=count, default=4, help="responses to each problem")
     add("--seed", type=int, default=0, help="seed of problems and sampling")
-    add("--out", type=distributed.folder, help="folder for eval.json and responses.jsonl; default: runs/eval-TIME")
+    add("--out", type=Path, help="folder for eval.json and responses.jsonl; default: runs/eval-TIME")
     add("--resume", action="store_true", help="go on with the interrupted evaluation in --out")
     add("--compare", nargs=2, metavar="EVAL_JSON", help="only print how two evaluations differ")
     generation.add_flags(parser, greedy=True)

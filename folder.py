@@ -24,8 +24,7 @@ from typing import IO, Iterable, Iterator
 
 import torch
 
-from distributed import UserError, World, gather_list, on_main, reading, refuse, replace_text, saved_steps
-from distributed import writing
+from distributed import UserError, World, gather_list, reading, refuse, replace_text, saved_steps, writing
 from rollout import Problem, Rollout
 
 HERE = Path(__file__).resolve().parent
@@ -41,16 +40,13 @@ class Folder:
     config: IO | None = None  # rank 0's config.json, held open for its lock
 
     def begin(self, args: argparse.Namespace, digests: dict[str, str], world: World) -> None:
-        """Claim the folder, the next free one where another run has just begun under the same default name, and
-        write config.json: every setting, the code's commit where git knows it, the packages' versions, and
-        digests of what flags name. A resumed run must find the same digests there."""
+        """Claim the folder and write config.json: every setting, the code's commit where git knows it, the
+        packages' versions, and digests of what flags name. A resumed run must find the same digests there."""
         for flag in [*digests, *self.old_digests] if self.old_digests is not None else ():
             refuse(digests.get(flag) != self.old_digests.get(flag),
                    f"--resume: what {flag} names is not what the run in {self.path} began with; put the old "
                    "back, or start a new run in another --out.")
-        gather_list([], world)  # nobody writes before everybody has looked
-        names = [self.path, *(self.path.with_name(f"{self.path.name}-{n}") for n in range(2, 100))]
-        self.path = on_main(lambda: self.claim(names[:1] if args.out else names), world)
+        self.path = gather_list([world.is_main and self.claim(bool(args.out))], world)[0]
         if world.is_main and self.old_digests is None:
             config = {
                 "settings": settings_of(args) | {"out": str(self.path)},
@@ -62,9 +58,10 @@ class Folder:
             with writing(self.path):
                 print(json.dumps(config, indent=2), file=self.config, flush=True)
 
-    def claim(self, names: list[Path]) -> Path:
-        """The first of these folders that no other run has, this process's alone until it ends, in any way."""
-        for path in names:
+    def claim(self, named: bool) -> Path:
+        """Make the folder this process's alone until it ends. -> its path; the next free one if it has a
+        default name and another run began in the same second"""
+        for path in [self.path, *(Path(f"{self.path}-{n}") for n in range(2, 2 if named else 100))]:
             with reading(f"--out {path} cannot be written; name another folder"):
                 path.mkdir(parents=True, exist_ok=True)
                 self.config, taken = (path / "config.json").open("a+"), False
@@ -74,23 +71,26 @@ class Folder:
                     taken = error.errno in (errno.EACCES, errno.EAGAIN)
             if not taken and (self.old_digests is not None or not self.config.tell()):
                 return path
-        raise UserError(TAKEN.format(names[0]))
+        raise UserError(TAKEN.format(self.path))
 
 
 TAKEN = "--out {} holds another run; give a new folder, or go on with --resume once nobody is at work there."
 
 
 def open_folder(args: argparse.Namespace, name: str, free: set[str], world: World) -> Folder:
-    """The folder --out, by default runs/NAME-TIME. Refused are one that holds another run or cannot be written
-    and, on --resume, one that holds no run, has lost its checkpoint, or has other settings than these, but for
-    those in `free` and those whose digests `begin` compares."""
+    """The folder --out, by default runs/NAME-TIME. Refused are one that holds another run or cannot be
+    written; on --resume one that holds none, has lost its checkpoint, or has other settings than these, but
+    for those in `free` and those whose digests `begin` compares."""
     out = args.out or Path("runs") / f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
-    return on_main(lambda: Folder(out, look_at(out, args, free)), world)
-
-
-def look_at(out: Path, args: argparse.Namespace, free: set[str]) -> dict[str, str] | None:
-    """-> the digests with which the run to be resumed began"""
+    out = gather_list([out], world)[0]
     config, digests = out / "config.json", None
+    with reading(f"--out {out} cannot be written; name another folder"):
+        refuse(out.is_file(), f"--out {out} is a file; name a folder.")
+        refuse(out == Path() and not args.resume, "--out is the working directory; name a folder of its own.")
+        refuse(args.out and not args.resume and config.exists() and config.stat().st_size, TAKEN.format(out))
+        there = next(path for path in (out, *out.parents) if path.exists() or path.is_symlink())
+        with tempfile.TemporaryDirectory(dir=there) as trial:
+            (Path(trial) / out.relative_to(there)).mkdir(parents=True, exist_ok=True)
     if args.resume:
         with reading(f"--resume: {out} holds no run; start one without --resume", KeyError, TypeError):
             old = json.loads(config.read_text())
@@ -104,15 +104,9 @@ def look_at(out: Path, args: argparse.Namespace, free: set[str]) -> dict[str, st
         done = max((row["step"] for row in whole_rows(out / "metrics.jsonl")), default=0)
         saved = (out / "model").exists() or done > before.get("save_every", 0) > 0
         refuse(saved and not saved_steps(out / "checkpoint"),
-               f"--resume: the run in {out} has done {done} steps, but its checkpoint is gone; put it back, or "
-               "start a new run in another --out.")
-    with reading(f"--out {out} cannot be written; name another folder"):
-        refuse(out.is_file(), f"--out {out} is a file; name a folder.")
-        refuse(args.out and not args.resume and config.exists() and config.stat().st_size, TAKEN.format(out))
-        there = next(path for path in (out, *out.parents) if path.exists() or path.is_symlink())
-        with tempfile.TemporaryDirectory(dir=there) as trial:
-            (Path(trial) / out.relative_to(there)).mkdir(parents=True, exist_ok=True)
-    return digests
+               f"--resume: the run in {out} has done {done} steps, but its checkpoint is gone; put it back, "
+               "or start a new run in another --out.")
+    return Folder(out, digests)
 
 
 def settings_of(args: argparse.Namespace) -> dict:

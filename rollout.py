@@ -67,22 +67,18 @@ def read_parquet(path: str, flag: str) -> list[dict]:
     import pyarrow.parquet  # comes with datasets
 
     with reading(f"{flag} {path}: not a readable parquet file"):
-        return table_rows(pyarrow.parquet.read_table(path))
+        table = pyarrow.parquet.read_table(path)
+    return [exact(row, table.schema) for row in table.to_pylist()]
 
 
-def table_rows(table) -> list[dict]:
-    """An arrow table's rows. Floats stay numpy's, for a float32 is written 0.1, not 0.10000000149011612."""
-    from pyarrow import struct, types
-
-    def kept(x, kind):
-        if x is not None and types.is_floating(kind):
-            return kind.to_pandas_dtype()(x)
-        if x is not None and types.is_struct(kind):
-            return {field.name: kept(x[field.name], field.type) for field in kind}
-        within = x is not None and (types.is_list(kind) or types.is_large_list(kind))
-        return [kept(y, kind.value_type) for y in x] if within else x
-
-    return [kept(row, struct(list(table.schema))) for row in table.to_pylist()]
+def exact(x, kind):
+    """A value of this arrow type. A float32 stays one, which is written 0.1 and not 0.10000000149011612."""
+    if isinstance(x, dict):
+        return {field.name: exact(x[field.name], field.type) for field in kind}
+    if isinstance(x, list):
+        return [exact(y, kind.field(0).type) for y in x]
+    narrow = {"float": np.float32, "halffloat": np.float16}
+    return narrow.get(str(kind), float)(x) if isinstance(x, float) else x
 
 
 def read_hub(source: str, split: str, flag: str) -> list[dict]:
@@ -93,7 +89,8 @@ def read_hub(source: str, split: str, flag: str) -> list[dict]:
     with reading(f"{flag} {source}: the data set could not be loaded from the hub; give a local .jsonl or "
                  ".parquet file where the hub is out of reach", Exception):
         found = datasets.load_dataset(name, config or None, split=named_split or split)
-        return table_rows(found.with_format("arrow")[:])
+        table = found.with_format("arrow")[:]
+    return [exact(row, table.schema) for row in table.to_pylist()]
 
 
 def read_problem(row: dict, where: str) -> Problem:
@@ -168,16 +165,14 @@ def prompt_tokens(problem: str, template: str | None, tokenizer) -> list[int]:
     bare, whole = tokenizer.encode(text, add_special_tokens=False), tokenizer.encode(text)
     # what the tokenizer puts in front stays, unless the template has it already (vllm#7491); what it puts
     # behind, such as EOS, would end the prompt (trlx#253)
-    begin = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
-    front = whole[:begin]
-    return bare if bare[:begin] == front else front + bare
+    front = whole[: next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)]
+    return bare if bare[: len(front)] == front else front + bare
 
 
 def chat(messages: list[dict], tokenizer, **how) -> str:
     """The text that the chat template makes of messages; templates are programs, and raise what they like."""
-    roles = " and ".join(message["role"] for message in messages)
-    with reading(f"{tokenizer.name_or_path}: its chat template cannot write a turn of {roles}; mend it, or "
-                 "give --template FILE or TEXT with {problem} in it", Exception):
+    with reading(f"{tokenizer.name_or_path}: its chat template fails; mend it, or give --template FILE or "
+                 "TEXT with {problem} in it", Exception):
         return tokenizer.apply_chat_template(messages, tokenize=False, **how)
 
 

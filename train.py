@@ -429,8 +429,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--save-every", type=least_0, default=20, help="steps between checkpoints; 0: only at the end")
     add("--keep", type=least_1, default=1, help="checkpoints to keep, the last ones")
     add("--max-bad-steps", type=least_1, default=3, help="stop after so many steps in a row with a gradient that is not finite")
-    add("--out", type=distributed.folder, help="folder of the run; default: runs/ALGO-TIME")
-    add("--resume", type=distributed.folder, nargs="?", const=True, help="go on from the checkpoint in --out, or in the folder given here")
+    add("--out", type=Path, help="folder of the run; default: runs/ALGO-TIME")
+    add("--resume", nargs="?", const=True, help="go on from the checkpoint in --out, or in the folder given here")
     add("--wandb", choices=("disabled", "offline", "online"), default="disabled", help="log to Weights & Biases as well")
     distributed.add_flags(parser)
 
@@ -496,7 +496,7 @@ def derive(flags: argparse.Namespace) -> argparse.Namespace:
            f"--token-budget {flags.token_budget} is smaller than a response of --max-new-tokens "
            f"{flags.max_new_tokens}.")
 
-    out = flags.resume if isinstance(flags.resume, Path) else flags.out
+    out = Path(flags.resume) if isinstance(flags.resume, str) else flags.out
     refuse(flags.out and flags.out != out,
            f"--resume {out} and --out {flags.out} name two folders; give one.")
     refuse(flags.resume and not out, "--resume needs the folder of the run: --resume DIR or --out DIR.")

@@ -67,7 +67,7 @@ TRAIN = [
     ("--data DIR/empty.jsonl", "holds no problem"),
     ("--data DIR/noise.parquet", "not a readable parquet file"),
     ("--data zwhe99/DeepMath-103K", "could not be loaded from the hub"),
-    ("--data DIR/nan.jsonl", "nan.jsonl, line 1: an answer is text, an integer, a finite float, or a list of these"),
+    ("--data DIR/nan.jsonl", "nan.jsonl, line 1: an answer is text, an integer, a finite float"),
     ("--data DIR/half.jsonl", "half.jsonl, line 1: it holds a lone surrogate"),
     ("--eval-data none.jsonl", "--eval-data none.jsonl: there is no such file"),
     ("--n-problems 1000000", "fewer than the 1000000 asked for"),
@@ -83,13 +83,13 @@ TRAIN = [
     ("--template nothing", "neither a text with {problem}"),
     ("--template " + "x" * 300, "neither a text with {problem}"),
     ("--template DIR/noise.parquet", "neither a text with {problem} in it nor a text file"),
-    ("OWN DIR/raises", "raises: its chat template cannot write a turn of user; mend it, or give --template"),
-    ("OWN DIR/unparsed", "unparsed: its chat template cannot write a turn of user; mend it"),
-    ("OWN DIR/only-user", "only-user: its chat template cannot write a turn of user and assistant"),
+    ("OWN DIR/raises", "raises: its chat template fails; mend it, or give --template"),
+    ("OWN DIR/unparsed", "unparsed: its chat template fails; mend it"),
+    ("OWN DIR/only-user", "only-user: its chat template fails; mend it"),
     # folders
     ("--resume", "--resume needs the folder"),
-    ("--resume ''", "argument --resume: '' is no folder"),
-    ("--out ''", "argument --out: '' is no folder"),
+    ("--resume ''", "--out is the working directory"),
+    ("--out ''", "--out is the working directory"),
     ("--out DIR/empty.jsonl/run", "empty.jsonl/run cannot be written; name another folder"),
     ("--out /proc/run", "/proc/run cannot be written; name another folder"),
     ("--out DIR/dangling", "dangling cannot be written; name another folder"),
@@ -113,7 +113,7 @@ EVALUATE = [
     ("GOOD --k 0", "argument --k: must be an integer of at least 1, not 0"),
     ("GOOD --temperature -1", "argument --temperature: must be a number of at least 0, not -1"),
     ("GOOD --timeout 0", "argument --timeout: must be a number above 0, not 0"),
-    ("GOOD --out ''", "argument --out: '' is no folder"),
+    ("GOOD --out ''", "--out is the working directory"),
     ("GOOD --out /proc/run", "/proc/run cannot be written; name another folder"),
     ("GOOD --template x", "neither a text with {problem}"),
     ("GOOD --resume", "--resume needs the folder"),
@@ -143,7 +143,7 @@ def files(qwen, tmp_path_factory) -> Path:
         shutil.copytree(ROOT / "tiny/actor", folder / name)
     (folder / "raises/chat_template.jinja").write_text("{{ raise_exception('no') }}")
     (folder / "unparsed/chat_template.jinja").write_text("{% for message in messages %}")
-    alone = "{% if messages | length > 1 %}{{ raise_exception('one turn') }}{% endif %}{{ messages[0].content }}"
+    alone = "{{ raise_exception('one turn') if messages | length > 1 else messages[0].content }}"
     (folder / "only-user/chat_template.jinja").write_text(alone)
     for name in ("other-tokenizer", "pickled", "half", "noise", "code"):
         shutil.copytree(ROOT / "tiny/critic", folder / name)

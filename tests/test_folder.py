@@ -20,8 +20,7 @@ def claim(path: Path, named: bool, resumed: bool, results, barrier) -> None:
     folder = Folder(path, old_digests={} if resumed else None)
     barrier.wait()
     try:
-        found = folder.claim([path] if named else [path.with_name(f"run-{n}") for n in range(N)])
-        results.put(found.name)
+        results.put(folder.claim(named).name)
     except UserError as error:
         results.put(str(error))
     barrier.wait()
@@ -31,7 +30,7 @@ def claim(path: Path, named: bool, resumed: bool, results, barrier) -> None:
     "named, state", [(True, "none yet"), (True, "to be resumed"), (False, "none yet"), (False, "empty")]
 )
 def test_of_runs_that_begin_at_once_one_gets_a_given_folder_and_each_a_default_one(tmp_path, named, state):
-    path, resumed = tmp_path / "runs/run-0", state == "to be resumed"
+    path, resumed = tmp_path / "runs/run", state == "to be resumed"
     if state != "none yet":
         path.mkdir(parents=True)
         (path / "config.json").write_text("{}" if resumed else "")  # empty: killed between claim and write
@@ -43,11 +42,11 @@ def test_of_runs_that_begin_at_once_one_gets_a_given_folder_and_each_a_default_o
     for each in runs:
         each.join()
     if named:
-        assert [text for text in found if "holds another run" not in text] == ["run-0"]
+        assert [text for text in found if "holds another run" not in text] == ["run"]
         # what a killed one leaves is no claim
-        assert Folder(path, old_digests={} if resumed else None).claim([path]) == path
+        assert Folder(path, old_digests={} if resumed else None).claim(named=True) == path
     else:
-        assert found == [f"run-{n}" for n in range(N)]
+        assert found == ["run", *(f"run-{n}" for n in range(2, N + 1))]
 
 
 @pytest.mark.parametrize("file", [".metadata", "__0_0.distcp"])

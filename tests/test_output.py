@@ -26,12 +26,14 @@ def test_a_run_goes_on_and_ends_well_after_its_reader_has_left(tmp_path):
 
 
 def test_an_evaluation_whose_output_goes_to_a_full_disk_ends_well(tmp_path, monkeypatch):
-    flags = "--model tiny/actor --benchmarks tiny/test.jsonl --n-problems 2 --k 1 --max-new-tokens 4 --out".split()
+    flags = "--model tiny/actor --benchmarks tiny/test.jsonl --n-problems 2 --max-new-tokens 4 --out".split()
     monkeypatch.setattr(sys, "stdout", open("/dev/full", "w"))
     assert evaluate.main([*flags, str(tmp_path / "run")]) == 0 and (tmp_path / "run/eval.json").exists()
 
 
-@pytest.mark.parametrize("encoding, expected", [("ascii", b"? 1 ? 2"), ("latin-1", b"? 1 \xd7 2"), ("utf-8", None)])
+@pytest.mark.parametrize(
+    "encoding, expected", [("ascii", b"? 1 ? 2"), ("latin-1", b"? 1 \xd7 2"), ("utf-8", None)]
+)
 def test_what_an_encoding_lacks_is_printed_as_a_question_mark(monkeypatch, tmp_path, encoding, expected):
     text = "σ 1 × 2"
     with (tmp_path / "out").open("w", encoding=encoding) as file:

@@ -143,7 +143,8 @@ def test_templates_are_text_or_file_and_keep_other_braces(qwen, tokenizer, tmp_p
         tokens = prompt_tokens("3+4", read_template(template, tokenizer, qwen), tokenizer)
         assert tokenizer.decode(tokens) == "1+1=2\n\\boxed{2}\n3+4="
     (tmp_path / "binary").write_bytes(bytes(range(256)) + b"{problem}")
-    for bad in ("no placeholder", str(tmp_path / "none.txt"), str(tmp_path / "binary"), str(tmp_path), "é" * 200, ""):
+    files = [str(tmp_path / name) for name in ("none.txt", "binary", "")]
+    for bad in ("no placeholder", "é" * 200, "", *files):
         with pytest.raises(UserError, match="neither a text with {problem}"):
             read_template(bad, tokenizer, qwen)
     tokenizer.chat_template = None
@@ -179,9 +180,9 @@ def test_a_prompt_begins_once_as_its_tokenizer_begins_and_ends_as_its_template_e
 
 
 @pytest.mark.parametrize(
-    "broken", ["{{ raise_exception('no') }}", "{{ messages[0] ", "{{ messages[9].content + 1 }}", "{{ 1 / 0 }}"]
+    "broken", ["{{ raise_exception('no') }}", "{{ messages[0] ", "{{ messages[9].content }}", "{{ 1 / 0 }}"]
 )
 def test_a_chat_template_that_fails_is_named(tokenizer, broken):
     tokenizer.chat_template = broken
-    with pytest.raises(UserError, match=f"^{tokenizer.name_or_path}: its chat template cannot write a turn of user"):
+    with pytest.raises(UserError, match=f"^{tokenizer.name_or_path}: its chat template fails"):
         prompt_tokens("3+4", None, tokenizer)

@@ -108,7 +108,8 @@ def test_a_hanging_or_dead_rank_ends_the_job_and_leaves_the_last_checkpoint(tmp_
 
 
 def test_a_run_that_has_lost_its_checkpoints_is_refused_and_keeps_its_log(tmp_path):
-    out, flags = tmp_path / "run", [*FEW, "--max-new-tokens", 8, "--save-every", 1, "--keep", 2, "--steps"]
+    out = tmp_path / "run"
+    flags = [*FEW, "--max-new-tokens", 8, "--save-every", 1, "--keep", 2, "--steps"]
     run("train.py", "--out", out, *flags, 2)
     log = (out / "metrics.jsonl").read_bytes()
 
@@ -140,7 +141,8 @@ def test_a_log_whose_last_line_was_cut_by_a_kill_is_mended_on_resume(tmp_path):
 
 
 def test_changed_data_models_or_templates_are_refused_on_resume_by_name_and_moved_ones_are_not(tmp_path):
-    data, actor, critic, template = (tmp_path / name for name in ("data.jsonl", "actor", "critic", "template"))
+    names = ("data.jsonl", "actor", "critic", "template")
+    data, actor, critic, template = (tmp_path / name for name in names)
     template.write_text("{problem}\n")
     shutil.copy(ROOT / "tiny/test.jsonl", data)
     shutil.copytree(ROOT / "tiny/actor", actor)
