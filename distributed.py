@@ -321,10 +321,10 @@ def load_checkpoint(folder: Path, models: Trained, world: World) -> int:
             set_state_dict(*pair, model_state_dict=model_state, optim_state_dict=optimizer_state)
         for path, why in cut.items() if world.is_main else ():
             aside = path.rename(f"{path}.cut-{time.time():.0f}")
-            print(f"{path} cannot be read ({why}) and is now {aside}; going on from step {step}.",
+            print(f"{path} cannot be read ({why!r}) and is now {aside}; going on from step {step}.",
                   file=sys.stderr)
         return step
-    refuse(cut, f"--resume: no checkpoint in {folder} can be read ({'; '.join(map(str, cut.values()))}); "
+    refuse(cut, f"--resume: no checkpoint in {folder} can be read ({'; '.join(map(repr, cut.values()))}); "
                 "start a new run in another --out.")
     return 0
 

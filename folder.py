@@ -24,7 +24,7 @@ from typing import IO, Iterable, Iterator
 
 import torch
 
-from distributed import UserError, World, gather_list, reading, refuse, replace_text, saved_steps, writing
+from distributed import World, gather_list, reading, refuse, replace_text, saved_steps, writing
 from rollout import Problem, Rollout
 
 HERE = Path(__file__).resolve().parent
@@ -46,7 +46,9 @@ class Folder:
             refuse(digests.get(flag) != self.old_digests.get(flag),
                    f"--resume: what {flag} names is not what the run in {self.path} began with; put the old "
                    "back, or start a new run in another --out.")
-        self.path = gather_list([world.is_main and self.claim(bool(args.out))], world)[0]
+        path = gather_list([world.is_main and self.claim(bool(args.out))], world)[0]
+        refuse(path is None, TAKEN.format(self.path))
+        self.path = path
         if world.is_main and self.old_digests is None:
             config = {
                 "settings": settings_of(args) | {"out": str(self.path)},
@@ -58,9 +60,9 @@ class Folder:
             with writing(self.path):
                 print(json.dumps(config, indent=2), file=self.config, flush=True)
 
-    def claim(self, named: bool) -> Path:
-        """Make the folder this process's alone until it ends. -> its path; the next free one if it has a
-        default name and another run began in the same second"""
+    def claim(self, named: bool) -> Path | None:
+        """Make the folder this process's alone until it ends. -> its path, or None; the next free one if it
+        has a default name and another run began in the same second"""
         for path in [self.path, *(Path(f"{self.path}-{n}") for n in range(2, 2 if named else 100))]:
             with reading(f"--out {path} cannot be written; name another folder"):
                 path.mkdir(parents=True, exist_ok=True)
@@ -71,7 +73,7 @@ class Folder:
                     taken = error.errno in (errno.EACCES, errno.EAGAIN)
             if not taken and (self.old_digests is not None or not self.config.tell()):
                 return path
-        raise UserError(TAKEN.format(self.path))
+        return None
 
 
 TAKEN = "--out {} holds another run; give a new folder, or go on with --resume once nobody is at work there."
