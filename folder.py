@@ -57,7 +57,7 @@ class Folder:
                 "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
                 "digests": digests,
             }
-            with writing(self.path):
+            with reading(f"--out {path} cannot be written; name another folder"):
                 print(json.dumps(config, indent=2), file=self.config, flush=True)
 
     def claim(self, named: bool) -> Path | None:

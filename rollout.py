@@ -68,7 +68,7 @@ def read_parquet(path: str, flag: str) -> list[dict]:
 
     with reading(f"{flag} {path}: not a readable parquet file"):
         table = pyarrow.parquet.read_table(path)
-    return [exact(row, table.schema) for row in table.to_pylist()]
+        return [exact(row, table.schema) for row in table.to_pylist()]
 
 
 def exact(x, kind):
@@ -90,7 +90,7 @@ def read_hub(source: str, split: str, flag: str) -> list[dict]:
                  ".parquet file where the hub is out of reach", Exception):
         found = datasets.load_dataset(name, config or None, split=named_split or split)
         table = found.with_format("arrow")[:]
-    return [exact(row, table.schema) for row in table.to_pylist()]
+        return [exact(row, table.schema) for row in table.to_pylist()]
 
 
 def read_problem(row: dict, where: str) -> Problem:
