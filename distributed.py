@@ -12,7 +12,6 @@ import hashlib
 import io
 import math
 import os
-import re
 import shutil
 import signal
 import sys
@@ -232,13 +231,13 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, CheckpointException) as error:
-        raise RunError(f"{path} could not be written ({reason(error)}); what was saved before is whole: "
+        raise RunError(f"{path} could not be written ({cause(error)}); what was saved before is whole: "
                        "--resume goes on.") from error
 
 
-def reason(error: BaseException) -> BaseException:
-    failed = isinstance(error, CheckpointException)  # rank -> (its error, stack)
-    return next(iter(error.failures.values()))[0] if failed else error
+def cause(error: BaseException) -> BaseException:
+    """Of a checkpoint's failures, rank -> (error, stack), the first."""
+    return next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
 
 
 def progress(total: int, label: str, unit: str, world: World) -> tqdm:
@@ -298,8 +297,7 @@ def save_checkpoint(folder: Path, models: Trained, step: int, keep: int, world: 
 
 def saved_steps(folder: Path) -> list[int]:
     """The steps after which checkpoints stand in the folder, in order; other names there mean nothing."""
-    names = [path.name for path in folder.glob("step-*")]
-    return sorted(int(name[5:]) for name in names if re.fullmatch("step-[1-9][0-9]*", name))
+    return sorted(int(path.name[5:]) for path in folder.glob("step-[1-9]*") if path.name[5:].isdecimal())
 
 
 def load_checkpoint(folder: Path, models: Trained, world: World) -> int:
@@ -314,7 +312,7 @@ def load_checkpoint(folder: Path, models: Trained, world: World) -> int:
             dcp.FileSystemReader(path).read_metadata()  # dcp.load would print the trace
             dcp.load(state, checkpoint_id=path)
         except (Exception, CheckpointException) as error:
-            cut[path] = reason(error)
+            cut[path] = cause(error)
             continue
         for name, pair in models.items():
             model_state, optimizer_state = state[name]["model"], state[name]["optimizer"]
