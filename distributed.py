@@ -324,6 +324,8 @@ def load_checkpoint(folder: Path, models: Trained, world: World) -> int:
         return step
     refuse(cut, f"--resume: no checkpoint in {folder} can be read ({'; '.join(map(repr, cut.values()))}); "
                 "start a new run in another --out.")
+    if world.is_main:
+        print(f"{folder} holds no checkpoint yet: the run begins again at step 1.", file=sys.stderr)
     return 0
 
 

@@ -127,8 +127,8 @@ def test_a_run_that_has_lost_its_checkpoints_is_refused_and_keeps_its_log(tmp_pa
     assert "has done 2 steps, but its checkpoint is gone" in refused()
     # killed while it wrote its first checkpoint: nothing is lost that was saved
     (out / "metrics.jsonl").write_bytes(log.splitlines(keepends=True)[0])
-    run("train.py", "--out", out, *flags, 1, "--resume")
-    assert [m["step"] for m in rows(out)] == [1]
+    said = run("train.py", "--out", out, *flags, 1, "--resume").stderr
+    assert "begins again at step 1" in said and [m["step"] for m in rows(out)] == [1]
 
 
 def test_a_log_whose_last_line_was_cut_by_a_kill_is_mended_on_resume(tmp_path):
