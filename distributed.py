@@ -9,6 +9,7 @@ results put back together.
 import argparse
 import gc
 import hashlib
+import io
 import math
 import os
 import shutil
@@ -94,7 +95,9 @@ def start(device: str, timeout: float = 30.0) -> World:
     # gloo beside NCCL, so that Python objects and CPU tensors can be exchanged on GPU runs too
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     group = {} if "WORLD_SIZE" in os.environ else dict(store=dist.HashStore(), rank=0, world_size=1)
-    dist.init_process_group(backend, timeout=timedelta(minutes=timeout), **group)
+    with reading("the processes that WORLD_SIZE counts cannot meet; start them with torchrun, or unset it to "
+                 "start one", RuntimeError):
+        dist.init_process_group(backend, timeout=timedelta(minutes=timeout), **group)
     mesh = init_device_mesh(device, (dist.get_world_size(),))
     own_device = torch.device(device, local_rank if device == "cuda" else None)
     return World(dist.get_rank(), dist.get_world_size(), own_device, mesh)
@@ -152,6 +155,25 @@ def report(script: str, error: UserError) -> int:
     return error.exit_code
 
 
+class Output(io.FileIO):
+    """stdout or stderr of a run that goes on unheard when nobody reads it or its disk is full."""
+
+    def write(self, text: bytes) -> int:
+        try:
+            return super().write(text) or len(text)
+        except OSError:
+            return len(text)
+
+
+def secure_output() -> None:
+    """A reader who leaves (RWKV-Runner#229), or an encoding that lacks σ, ends no run."""
+    for name, stream in (("stdout", sys.stdout), ("stderr", sys.stderr)):
+        if type(stream) is io.TextIOWrapper:  # and not a notebook's or a test's
+            raw, lines = Output(stream.fileno(), "w", closefd=False), stream.line_buffering
+            new = io.TextIOWrapper(io.BufferedWriter(raw), stream.encoding, "replace", line_buffering=lines)
+            setattr(sys, name, new)
+
+
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return super()._get_help_string(action) if action.default not in (None, []) else action.help
@@ -198,8 +220,9 @@ def number(kind: type, least: float, most: float = 2**31, above: bool = False) -
 def replace_text(path: Path, text: str) -> None:
     """Write a file beside the old one and put it in its place: a kill leaves one of the two whole."""
     new = path.with_name(path.name + ".new")
-    new.write_text(text)
-    new.replace(path)
+    with writing(path):
+        new.write_text(text)
+        new.replace(path)
 
 
 @contextmanager
@@ -208,10 +231,13 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, CheckpointException) as error:
-        # rank -> (its error, stack)
-        reason = next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
-        raise RunError(f"{path} could not be written ({reason}); what was saved before is whole: "
+        raise RunError(f"{path} could not be written ({cause(error)}); what was saved before is whole: "
                        "--resume goes on.") from error
+
+
+def cause(error: BaseException) -> BaseException:
+    """Of a checkpoint's failures, rank -> (error, stack), the first."""
+    return next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
 
 
 def progress(total: int, label: str, unit: str, world: World) -> tqdm:
@@ -270,20 +296,37 @@ def save_checkpoint(folder: Path, models: Trained, step: int, keep: int, world: 
 
 
 def saved_steps(folder: Path) -> list[int]:
-    """The steps after which whole checkpoints stand in the folder, in order."""
-    return sorted(int(path.name[5:]) for path in folder.glob("step-*[0-9]"))
+    """The steps after which checkpoints stand in the folder, in order; other names there mean nothing."""
+    return sorted(int(path.name[5:]) for path in folder.glob("step-[1-9]*") if path.name[5:].isdecimal())
 
 
-def load_checkpoint(folder: Path, models: Trained) -> int:
-    """Fill models and optimizers from the last checkpoint, of any number of processes. -> its step, or 0"""
-    if not (steps := saved_steps(folder)):
-        return 0
-    state = states(models)
-    dcp.load(state, checkpoint_id=folder / f"step-{steps[-1]}")
-    for name, pair in models.items():
-        model_state, optimizer_state = state[name]["model"], state[name]["optimizer"]
-        set_state_dict(*pair, model_state_dict=model_state, optim_state_dict=optimizer_state)
-    return steps[-1]
+def load_checkpoint(folder: Path, models: Trained, world: World) -> int:
+    """Fill models and optimizers from the last checkpoint, of any number of processes. -> its step, or 0
+
+    One that cannot be read is named and set aside, and the one before it used.
+    """
+    cut = {}
+    for step in reversed(saved_steps(folder)):
+        path, state = folder / f"step-{step}", states(models)
+        try:
+            dcp.FileSystemReader(path).read_metadata()  # dcp.load would print the trace
+            dcp.load(state, checkpoint_id=path)
+        except (Exception, CheckpointException) as error:
+            cut[path] = cause(error)
+            continue
+        for name, pair in models.items():
+            model_state, optimizer_state = state[name]["model"], state[name]["optimizer"]
+            set_state_dict(*pair, model_state_dict=model_state, optim_state_dict=optimizer_state)
+        for path, why in cut.items() if world.is_main else ():
+            aside = path.rename(f"{path}.cut-{time.time():.0f}")
+            print(f"{path} cannot be read ({why!r}) and is now {aside}; going on from step {step}.",
+                  file=sys.stderr)
+        return step
+    refuse(cut, f"--resume: no checkpoint in {folder} can be read ({'; '.join(map(repr, cut.values()))}); "
+                "start a new run in another --out.")
+    if world.is_main:
+        print(f"{folder} holds no checkpoint yet: the run begins again at step 1.", file=sys.stderr)
+    return 0
 
 
 def states(models: Trained) -> dict[str, dict]:

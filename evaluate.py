@@ -290,13 +290,14 @@ def run(args: argparse.Namespace, world: World) -> None:
     template = read_template(args.template, tokenizer, args.model)
     folder = open_folder(args, "eval", MAY_CHANGE, world)
     actor = load_actor(args.model, world, compute_dtype(args.dtype, world))
+    sampling = sampling_of(args, stop_token_ids(actor, tokenizer, template))
     digests = {f"--benchmarks {name}": digest(problems) for name, problems in sets.items()}
+    digests["--template"] = digest([Problem(template or tokenizer.chat_template, "")])
     folder.begin(args, {"--model": actor.lm.digest} | digests, world)
     out = folder.path
     done = finished_records(args, args.k * sum(map(len, sets.values())), out, world)
     if world.is_main:
         replace_rows(out / "responses.jsonl", done)
-    sampling = sampling_of(args, stop_token_ids(actor, tokenizer, template))
 
     def keep(records: list[dict]) -> None:
         if world.is_main:
@@ -331,6 +332,7 @@ def run(args: argparse.Namespace, world: World) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
+    distributed.secure_output()
     args, code = parse_args(argv), 0
     try:
         if args.compare:

@@ -5,6 +5,8 @@ Every write leaves either the old or the new file whole, or adds lines whose las
 
 import argparse
 import datetime
+import errno
+import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -13,39 +15,42 @@ import resource
 import secrets
 import shutil
 import subprocess
+import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterable, Iterator
+from typing import IO, Iterable, Iterator
 
 import numpy as np
 import torch
 
-from distributed import World, gather_list, reading, refuse, replace_text, writing
+from distributed import World, gather_list, reading, refuse, replace_text, saved_steps, writing
 from rollout import Problem, Rollout
 
 HERE = Path(__file__).resolve().parent
 PACKAGES = ("torch", "transformers", "math-verify", "numpy")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Folder:
     """A run's folder, and the digests of models and data with which a run that goes on in it began."""
 
     path: Path
     old_digests: dict[str, str] | None = None
+    config: IO | None = None  # rank 0's config.json, held open for its lock
 
     def begin(self, args: argparse.Namespace, digests: dict[str, str], world: World) -> None:
-        """Write config.json: every setting, the code's commit where git knows it, the packages' versions, and
-        digests of what flags name. A resumed run must find the same digests there."""
-        for flag in digests if self.old_digests is not None else ():
-            refuse(digests[flag] != self.old_digests.get(flag),
+        """Claim the folder and write config.json: every setting, the code's commit where git knows it, the
+        packages' versions, and digests of what flags name. A resumed run must find the same digests there."""
+        for flag in [*digests, *self.old_digests] if self.old_digests is not None else ():
+            refuse(digests.get(flag) != self.old_digests.get(flag),
                    f"--resume: what {flag} names is not what the run in {self.path} began with; put the old "
                    "back, or start a new run in another --out.")
-        gather_list([], world)  # nobody writes before everybody has looked
+        path = gather_list([world.is_main and self.claim(bool(args.out))], world)[0]
+        refuse(path is None, TAKEN.format(self.path))
+        self.path = path
         if world.is_main and self.old_digests is None:
-            self.path.mkdir(parents=True, exist_ok=True)
             config = {
                 "settings": settings_of(args) | {"out": str(self.path)},
                 "world_size": world.size,
@@ -53,26 +58,57 @@ class Folder:
                 "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
                 "digests": digests,
             }
-            replace_text(self.path / "config.json", json.dumps(config, indent=2) + "\n")
+            with reading(f"--out {path} cannot be written; name another folder"):
+                print(json.dumps(config, indent=2), file=self.config, flush=True)
+
+    def claim(self, named: bool) -> Path | None:
+        """Make the folder this process's alone until it ends. -> its path, or None; the next free one if it
+        has a default name and another run began in the same second"""
+        for path in [self.path, *(Path(f"{self.path}-{n}") for n in range(2, 2 if named else 100))]:
+            with reading(f"--out {path} cannot be written; name another folder"):
+                path.mkdir(parents=True, exist_ok=True)
+                self.config, taken = (path / "config.json").open("a+"), False
+                try:
+                    fcntl.lockf(self.config, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError as error:  # not every file system has locks
+                    taken = error.errno in (errno.EACCES, errno.EAGAIN)
+            if not taken and (self.old_digests is not None or not self.config.tell()):
+                return path
+        return None
+
+
+TAKEN = "--out {} holds another run; give a new folder, or go on with --resume once nobody is at work there."
 
 
 def open_folder(args: argparse.Namespace, name: str, free: set[str], world: World) -> Folder:
-    """The folder --out, by default runs/NAME-TIME. Refused are one that holds another run and, on --resume,
-    one that holds none or one with other settings than these, but for those in `free`."""
+    """The folder --out, by default runs/NAME-TIME. Refused are one that holds another run or cannot be
+    written; on --resume one that holds none, has lost its checkpoint, or has other settings than these, but
+    for those in `free` and those whose digests `begin` compares."""
     out = args.out or Path("runs") / f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     out = gather_list([out], world)[0]
-    config = out / "config.json"
-    if not args.resume:
-        refuse(out.exists() and not out.is_dir(), f"--out {out} is a file; name a folder.")
-        refuse(config.exists(), f"--out {out} holds another run; give a new folder, or go on with --resume.")
-        return Folder(out)
-    with reading(f"--resume: {out} holds no run; start one without --resume", KeyError, TypeError):
-        old = json.loads(config.read_text())
-        before, digests = old["settings"], old["digests"]
-    for key, value in settings_of(args).items():
-        refuse(key not in free and value != before.get(key),
-               f"--resume: the run in {out} has --{key.replace('_', '-')} {before.get(key)}, not {value}; "
-               "give the same settings, or start a new run in another --out.")
+    config, digests = out / "config.json", None
+    with reading(f"--out {out} cannot be written; name another folder"):
+        refuse(out.is_file(), f"--out {out} is a file; name a folder.")
+        refuse(out == Path() and not args.resume, "--out is the working directory; name a folder of its own.")
+        refuse(args.out and not args.resume and config.exists() and config.stat().st_size, TAKEN.format(out))
+        there = next(path for path in (out, *out.parents) if path.exists() or path.is_symlink())
+        with tempfile.TemporaryDirectory(dir=there) as trial:
+            (Path(trial) / out.relative_to(there)).mkdir(parents=True, exist_ok=True)
+    if args.resume:
+        with reading(f"--resume: {out} holds no run; start one without --resume", KeyError, TypeError):
+            old = json.loads(config.read_text())
+            before, digests = old["settings"], old["digests"]
+        by_digest = {flag.split()[0] for flag in digests}  # what these name may have moved
+        for key, value in settings_of(args).items():
+            flag = "--" + key.replace("_", "-")
+            refuse(key not in free and flag not in by_digest and value != before.get(key),
+                   f"--resume: the run in {out} has {flag} {before.get(key)}, not {value}; give the same "
+                   "settings, or start a new run in another --out.")
+        done = max((row["step"] for row in whole_rows(out / "metrics.jsonl")), default=0)
+        saved = (out / "model").exists() or done > before.get("save_every", 0) > 0
+        refuse(saved and not saved_steps(out / "checkpoint"),
+               f"--resume: the run in {out} has done {done} steps, but its checkpoint is gone; put it back, "
+               "or start a new run in another --out.")
     return Folder(out, digests)
 
 

@@ -20,7 +20,7 @@ from transformers.cache_utils import DynamicLayer
 
 from distributed import World, gather_list, number, own_slice, progress, stream_seed
 from models import Actor, whole_weights
-from rollout import Response
+from rollout import Response, chat
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def stop_token_ids(actor: Actor, tokenizer, template: str | None) -> set[int]:
         ids.update([eos] if isinstance(eos, int) else eos or [])
     if template is None:
         turn = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "ANSWER"}]
-        rest = tokenizer.apply_chat_template(turn, tokenize=False).rsplit("ANSWER", 1)[-1]
+        rest = chat(turn, tokenizer).rsplit("ANSWER", 1)[-1]
         after = tokenizer.encode(rest, add_special_tokens=False)
         special = set(tokenizer.all_special_ids) | set(tokenizer.get_added_vocab().values())
         if after and after[0] in special:

@@ -5,11 +5,12 @@ in groups of G responses, B = P · G, responses of one group are neighbours.
 """
 
 import json
+import math
 import random
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterable
+from typing import Callable
 
 import numpy as np
 import torch
@@ -66,17 +67,30 @@ def read_parquet(path: str, flag: str) -> list[dict]:
     import pyarrow.parquet  # comes with datasets
 
     with reading(f"{flag} {path}: not a readable parquet file"):
-        return pyarrow.parquet.read_table(path).to_pylist()
+        table = pyarrow.parquet.read_table(path)
+        return [exact(row, table.schema) for row in table.to_pylist()]
 
 
-def read_hub(source: str, split: str, flag: str) -> Iterable[dict]:
+def exact(x, kind):
+    """A value of this arrow type. A float32 stays one, which is written 0.1 and not 0.10000000149011612."""
+    if isinstance(x, dict):
+        return {field.name: exact(x[field.name], field.type) for field in kind}
+    if isinstance(x, list):
+        return [exact(y, kind.field(0).type) for y in x]
+    narrow = {"float": np.float32, "halffloat": np.float16}
+    return narrow.get(str(kind), float)(x) if isinstance(x, float) else x
+
+
+def read_hub(source: str, split: str, flag: str) -> list[dict]:
     import datasets
 
     name, config, named_split = (source.split(":") + ["", ""])[:3]
     # the library raises dozens of types for a wrong name and for a hub out of reach
     with reading(f"{flag} {source}: the data set could not be loaded from the hub; give a local .jsonl or "
                  ".parquet file where the hub is out of reach", Exception):
-        return datasets.load_dataset(name, config or None, split=named_split or split)
+        found = datasets.load_dataset(name, config or None, split=named_split or split)
+        table = found.with_format("arrow")[:]
+        return [exact(row, table.schema) for row in table.to_pylist()]
 
 
 def read_problem(row: dict, where: str) -> Problem:
@@ -86,21 +100,34 @@ def read_problem(row: dict, where: str) -> Problem:
     if isinstance(problem, list):
         turns = [m for m in problem if isinstance(m, dict) and m.get("role") == "user"]
         problem = turns[-1].get("content") if turns else None
-    answer = row.get("answer") if row.get("answer") is not None else row.get("final_answer")
-    if answer is None and isinstance(row.get("reward_model"), dict):
-        answer = row["reward_model"].get("ground_truth")
-    if answer is None and row.get("solution"):
-        answer = last_boxed(str(row["solution"]))
-    if isinstance(answer, list):
-        answer = ", ".join(str(a) for a in answer)
-    answer = str(answer if answer is not None else "").rsplit("####", 1)[-1].strip().strip("$").strip()
-    if re.fullmatch(r"-?\d+\.0", answer):
-        answer = answer[:-2]
+    ground = row["reward_model"].get("ground_truth") if isinstance(row.get("reward_model"), dict) else None
+    given = (row.get("answer"), row.get("final_answer"), ground)
+    answer = next(filter(None, (answer_text(x, where) for x in given)), "")
+    if not answer and isinstance(row.get("solution"), str):
+        answer = answer_text(last_boxed(row["solution"]), where)
     columns = f"columns are {', '.join(row)}."
     refuse(not isinstance(problem, str) or not problem.strip(),
            f"{where}: no text in problem, question or prompt; {columns}")
     refuse(not answer, f"{where}: no answer in answer, final_answer or solution's box; {columns}")
-    return Problem(problem, answer)
+    return Problem(clean(problem, where), clean(answer, where))
+
+
+def clean(text: str, where: str) -> str:
+    """Without byte order marks. Refused is one half of a surrogate pair, which no tokenizer can encode."""
+    refuse(re.search("[\ud800-\udfff]", text), f"{where}: it holds a lone surrogate, which is no character.")
+    return text.replace("\ufeff", "")
+
+
+def answer_text(x, where: str) -> str:
+    """Text, an integer, a finite float or a list of these, as text; "" for what is missing."""
+    parts = [] if x is None else x if isinstance(x, list) else [x]
+    for part in parts:
+        number = isinstance(part, (int, float, np.integer, np.floating)) and not isinstance(part, bool)
+        refuse(not isinstance(part, str) and not (number and abs(part) < math.inf),
+               f"{where}: an answer is text, an integer, a finite float, or a list of these, not "
+               f"{part if number else type(part).__name__}.")
+    text = ", ".join(map(str, parts)).rsplit("####", 1)[-1].strip().strip("$").strip()
+    return text[:-2] if re.fullmatch(r"-?\d+\.0", text) else text
 
 
 def problems_of_step(problems: list[Problem], step: int, n: int, seed: int) -> list[Problem]:
@@ -122,21 +149,31 @@ def read_template(template: str | None, tokenizer, name: str) -> str | None:
                f"{name} has no chat template; give --template FILE or TEXT with {{problem}} where the "
                "problem goes.")
     elif "{problem}" not in template:
-        # a path longer than 255 characters is an error to the system
-        refuse(len(template) > 255 or not Path(template).is_file(),
-               f"--template {template[:255]!r}: neither a text with {{problem}} in it nor a file.")
-        template = Path(template).read_text()
+        with reading(f"--template {template[:255]!r}: neither a text with {{problem}} in it nor a text file"):
+            template = Path(template).read_text(encoding="utf-8")
         refuse("{problem}" not in template,
                "--template: the file does not say {problem} where the problem goes.")
-    return template
+    return template and clean(template, "--template")
 
 
 def prompt_tokens(problem: str, template: str | None, tokenizer) -> list[int]:
-    if template is not None:
-        return tokenizer.encode(template.replace("{problem}", problem))
-    messages = [{"role": "user", "content": problem + INSTRUCTION}]
-    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    return tokenizer.encode(text, add_special_tokens=False)
+    if template is None:
+        messages = [{"role": "user", "content": problem + INSTRUCTION}]
+        text = chat(messages, tokenizer, add_generation_prompt=True)
+        return tokenizer.encode(text, add_special_tokens=False)
+    text = template.replace("{problem}", problem)
+    bare, whole = tokenizer.encode(text, add_special_tokens=False), tokenizer.encode(text)
+    # what the tokenizer puts in front stays, unless the template has it already (vllm#7491); what it puts
+    # behind, such as EOS, would end the prompt (trlx#253)
+    front = whole[: next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)]
+    return bare if bare[: len(front)] == front else front + bare
+
+
+def chat(messages: list[dict], tokenizer, **how) -> str:
+    """The text that the chat template makes of messages; templates are programs, and raise what they like."""
+    with reading(f"{tokenizer.name_or_path}: its chat template fails; mend it, or give --template FILE or "
+                 "TEXT with {problem} in it", Exception):
+        return tokenizer.apply_chat_template(messages, tokenize=False, **how)
 
 
 # -- one step's batch ----------------------------------------------------------------------------------------

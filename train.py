@@ -171,7 +171,7 @@ def train(args: argparse.Namespace, world: World) -> int:
     began = time.time()
     run = set_up(args, world)
     out = run.folder.path
-    done = load_checkpoint(out / "checkpoint", run.trained) if args.resume else 0
+    done = load_checkpoint(out / "checkpoint", run.trained, world) if args.resume else 0
     log, bad_steps = Log(args, out, world, done), 0
     with run.verifier, StopRequest(world) as request:
         if run.held_out and done == 0:
@@ -298,13 +298,14 @@ def set_up(args: argparse.Namespace, world: World) -> Run:
     critics = [load_critic(name, world, dtype, args.gradient_checkpointing) for name in names]
     digests = {"--data": digest(problems), "--eval-data": digest(held_out), "--model": actor.lm.digest}
     digests["--critics"] = " ".join(critic.backbone.digest for critic in critics)
+    digests["--template"] = digest([Problem(template or tokenizer.chat_template, "")])
+    sampling = sampling_of(args, stop_token_ids(actor, tokenizer, template))
     folder.begin(args, digests, world)
     if world.is_main:
         print(f"{args.algo}: actor {args.model}, {len(critics)} critics {' '.join(dict.fromkeys(names))}")
         print(f"{len(problems)} problems, {args.prompts_per_step} × {args.group_size} responses a step, "
               f"{args.minibatch_size} per optimizer step, {args.epochs} passes; "
               f"{world.size} × {world.device.type}, {dtype}; files in {folder.path}", flush=True)
-    sampling = sampling_of(args, stop_token_ids(actor, tokenizer, template))
     verifier = Verifier(args.extract)
     return Run(
         args=args, world=world, folder=folder, tokenizer=tokenizer, template=template, problems=problems,
@@ -517,6 +518,7 @@ def derive(flags: argparse.Namespace) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
+    distributed.secure_output()
     args = parse_args(argv)
     try:
         code = train(args, distributed.start(args.device, args.timeout))

@@ -67,6 +67,8 @@ TRAIN = [
     ("--data DIR/empty.jsonl", "holds no problem"),
     ("--data DIR/noise.parquet", "not a readable parquet file"),
     ("--data zwhe99/DeepMath-103K", "could not be loaded from the hub"),
+    ("--data DIR/nan.jsonl", "nan.jsonl, line 1: an answer is text, an integer, a finite float"),
+    ("--data DIR/half.jsonl", "half.jsonl, line 1: it holds a lone surrogate"),
     ("--eval-data none.jsonl", "--eval-data none.jsonl: there is no such file"),
     ("--n-problems 1000000", "fewer than the 1000000 asked for"),
     # models and prompts
@@ -80,8 +82,19 @@ TRAIN = [
     ("--critics DIR/code", "no model could be read there"),
     ("--template nothing", "neither a text with {problem}"),
     ("--template " + "x" * 300, "neither a text with {problem}"),
+    ("--template DIR/noise.parquet", "neither a text with {problem} in it nor a text file"),
+    ("OWN DIR/raises", "raises: its chat template fails; mend it, or give --template"),
+    ("OWN DIR/unparsed", "unparsed: its chat template fails; mend it"),
+    ("OWN DIR/only-user", "only-user: its chat template fails; mend it"),
     # folders
     ("--resume", "--resume needs the folder"),
+    ("--resume ''", "--out is the working directory"),
+    ("--out ''", "--out is the working directory"),
+    ("--out DIR/empty.jsonl/run", "empty.jsonl/run cannot be written; name another folder"),
+    ("--out /proc/run", "/proc/run cannot be written; name another folder"),
+    ("--out DIR/dangling", "dangling cannot be written; name another folder"),
+    ("--out DIR/dangling/run", "dangling/run cannot be written; name another folder"),
+    ("--out DIR/new/" + "x" * 300, "cannot be written; name another folder"),
     ("--resume a --out b", "name two folders"),
     ("--resume tiny/actor", "holds no run"),
     ("--out DIR/run", "holds another run"),
@@ -100,6 +113,8 @@ EVALUATE = [
     ("GOOD --k 0", "argument --k: must be an integer of at least 1, not 0"),
     ("GOOD --temperature -1", "argument --temperature: must be a number of at least 0, not -1"),
     ("GOOD --timeout 0", "argument --timeout: must be a number above 0, not 0"),
+    ("GOOD --out ''", "--out is the working directory"),
+    ("GOOD --out /proc/run", "/proc/run cannot be written; name another folder"),
     ("GOOD --template x", "neither a text with {problem}"),
     ("GOOD --resume", "--resume needs the folder"),
     ("GOOD --resume --out DIR", "holds no run"),
@@ -117,10 +132,19 @@ def files(qwen, tmp_path_factory) -> Path:
     (folder / "no-answer.jsonl").write_text('{"problem": "P", "level": "1"}\n')
     (folder / "empty.jsonl").write_text("\n\n")
     (folder / "noise.parquet").write_bytes(bytes(range(256)))
+    (folder / "nan.jsonl").write_text('{"problem": "P", "answer": NaN}\n')
+    (folder / "half.jsonl").write_text('{"problem": "\\ud800", "answer": "1"}\n')
+    (folder / "dangling").symlink_to(folder / "nothing")
     (folder / "run").mkdir()
     (folder / "run/config.json").write_text("{}")
     shutil.copytree(qwen, folder / "no-template")
     (folder / "no-template/chat_template.jinja").unlink()
+    for name in ("raises", "unparsed", "only-user"):
+        shutil.copytree(ROOT / "tiny/actor", folder / name)
+    (folder / "raises/chat_template.jinja").write_text("{{ raise_exception('no') }}")
+    (folder / "unparsed/chat_template.jinja").write_text("{% for message in messages %}")
+    alone = "{{ raise_exception('one turn') if messages | length > 1 else messages[0].content }}"
+    (folder / "only-user/chat_template.jinja").write_text(alone)
     for name in ("other-tokenizer", "pickled", "half", "noise", "code"):
         shutil.copytree(ROOT / "tiny/critic", folder / name)
     tokenizer = json.loads((folder / "other-tokenizer/tokenizer.json").read_text())
@@ -156,6 +180,7 @@ def test_a_mistake_gets_one_sentence_and_exit_code_2_and_nothing_is_written(
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     before, out = contents(files), tmp_path / "run"
     flags = flags.replace("GOOD", "--model tiny/actor --benchmarks tiny/test.jsonl")
+    flags = flags.replace("OWN", "--critics tiny/critic --data tiny/test.jsonl --n-problems 0 --model")
     argv = ["" if flag == "''" else flag for flag in flags.replace("DIR", str(files)).split()]
     if "--out" not in flags and "--resume" not in flags:
         argv += ["--out", out]
@@ -172,3 +197,16 @@ def test_mistakes_under_torchrun_are_said_once(tmp_path):
     assert done.stderr.count("there is no such file") == 1 and "in load_problems" not in done.stderr
     done = launch("train.py", "--group-size", 1, processes=2, code=None)
     assert done.stderr.count("cannot be divided over 2 critics") == 1
+
+
+@pytest.mark.parametrize(
+    "variables, reason",
+    [({"WORLD_SIZE": "2"}, "RANK expected"), ({"WORLD_SIZE": "two", "RANK": "0"}, "invalid literal")]
+)
+def test_a_process_that_torchrun_did_not_start_but_that_is_told_of_others_says_so(
+    variables, reason, tmp_path, monkeypatch
+):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    error = run("train.py", "--out", tmp_path / "run", code=2).stderr
+    assert "the processes that WORLD_SIZE counts cannot meet" in error and reason in error

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 
 from distributed import UserError
 from rollout import INSTRUCTION, load_problems, problems_of_step, prompt_tokens, read_template
@@ -25,7 +26,13 @@ def write(path, rows):
         ({"prompt": CHAT, "reward_model": {"ground_truth": "7"}}, "P", "7"),
         ({"problem": "P", "answer": 27.0}, "P", "27"),
         ({"problem": "P", "answer": 0}, "P", "0"),
-        ({"problem": "P", "answer": "$x+1$"}, "P", "x+1")
+        ({"problem": "P", "answer": "$x+1$"}, "P", "x+1"),
+        ({"problem": "P", "answer": [0.1, 2]}, "P", "0.1, 2"),
+        ({"problem": "P", "answer": 10**400}, "P", "1" + "0" * 400),
+        ({"problem": "P", "answer": "", "final_answer": [], "solution": "so \\boxed{3}"}, "P", "3"),
+        ({"problem": "P", "answer": None, "solution": "so \\boxed{3}"}, "P", "3"),
+        # byte order marks, as pasted from a file that began with one
+        ({"problem": "\ufeffP", "answer": "\ufeff3"}, "P", "3")
     ]
 )
 def test_columns_of_the_usual_data_sets_are_understood(tmp_path, row, problem, answer):
@@ -49,6 +56,10 @@ def test_parquet_holds_the_same_as_jsonl(tmp_path):
         ('{"problem": "", "answer": "1"}\n', "line 1: no text in problem"),
         ('{"problem": "P", "level": "1"}\n', "line 1: no answer"),
         ("\n\n", "holds no problem"),
+        ('{"problem": "P\\ud800", "answer": "1"}\n', "line 1: it holds a lone surrogate"),
+        ('{"problem": "P", "answer": "\\udc00"}\n', "line 1: it holds a lone surrogate"),
+        ('{"problem": "P", "answer": ' + "[" * 100_000 + "]" * 100_000 + "}\n", "line 1: not a JSON object"),
+        ("\n" + '{"problem": "P", "answer": ' + "[" * 900 + "]" * 900 + "}\n", "line 2: .* not list"),
     ],
 )
 def test_bad_data_is_named_with_its_line(tmp_path, text, message):
@@ -56,6 +67,46 @@ def test_bad_data_is_named_with_its_line(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(UserError, match=message):
         load_problems(str(path), None, 0)
+
+
+@pytest.mark.parametrize(
+    "answer, named",
+    [
+        ("NaN", "nan"), ("-Infinity", "-inf"), ("1e999", "inf"), ("true", "bool"), ('{"value": "3"}', "dict"),
+        ('[["3"]]', "list"), ("[null]", "NoneType"), ('["3", {}]', "dict"), ("[1, NaN]", "nan")
+    ],
+)
+def test_a_gold_that_is_no_text_number_or_list_of_these_is_refused_with_its_line(tmp_path, answer, named):
+    path = tmp_path / "d.jsonl"
+    path.write_text('{"problem": "P", "answer": "1"}\n{"problem": "P", "answer": %s}\n' % answer)
+    with pytest.raises(UserError, match=f"line 2: an answer is text, an integer, .*, not {named}"):
+        load_problems(str(path), None, 0)
+
+
+def test_golds_of_columnar_files_are_written_in_the_digits_of_their_type(tmp_path, monkeypatch):
+    """A float32 that was written as 0.1 is 0.1, not the nearest double, also in the hub's data sets."""
+    datasets = pytest.importorskip("datasets")
+    kinds = {
+        "float32": (0.1, "0.1"), "float16": (0.1, "0.1"), "float64": (0.1, "0.1"), "int8": (3, "3"),
+        "large_string": ("x", "x")
+    }
+    for kind, (value, gold) in kinds.items():
+        for answer in ({"answer": value}, {"answer": [value]}, {"reward_model": {"ground_truth": value}}):
+            ((key, inner),) = answer.items()
+            type_of = datasets.Value(kind)
+            if key == "reward_model":
+                type_of = {"ground_truth": type_of}
+            elif isinstance(inner, list):
+                type_of = datasets.List(type_of)
+            features = datasets.Features({"problem": datasets.Value("string"), key: type_of})
+            table = datasets.Dataset.from_list([{"problem": "P"} | answer], features=features)
+            table.to_parquet(tmp_path / "d.parquet")
+            monkeypatch.setattr("datasets.load_dataset", lambda *args, table=table, **kwargs: table)
+            for source in (str(tmp_path / "d.parquet"), "hub/set"):
+                assert load_problems(source, None, 0)[0].answer == gold
+    datasets.Dataset.from_list([{"problem": "P", "answer": b"3"}]).to_parquet(tmp_path / "d.parquet")
+    with pytest.raises(UserError, match="row 1: an answer is text, .*, not bytes"):
+        load_problems(str(tmp_path / "d.parquet"), None, 0)
 
 
 def test_missing_files_short_sets_and_unreachable_hubs_are_errors(tmp_path):
@@ -86,10 +137,14 @@ def test_templates_are_text_or_file_and_keep_other_braces(qwen, tokenizer, tmp_p
     text = "1+1=2\n\\boxed{2}\n{problem}="
     path = tmp_path / "template.txt"
     path.write_text(text)
-    for template in (text, str(path)):
+    marked = tmp_path / "marked.txt"
+    marked.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    for template in (text, str(path), "\ufeff" + text, str(marked)):
         tokens = prompt_tokens("3+4", read_template(template, tokenizer, qwen), tokenizer)
         assert tokenizer.decode(tokens) == "1+1=2\n\\boxed{2}\n3+4="
-    for bad in ("no placeholder", str(tmp_path / "none.txt")):
+    (tmp_path / "binary").write_bytes(bytes(range(256)) + b"{problem}")
+    files = [str(tmp_path / name) for name in ("none.txt", "binary", "")]
+    for bad in ("no placeholder", "é" * 200, "", *files):
         with pytest.raises(UserError, match="neither a text with {problem}"):
             read_template(bad, tokenizer, qwen)
     tokenizer.chat_template = None
@@ -104,3 +159,30 @@ def test_the_chat_template_asks_for_a_box(tokenizer):
     tokenizer.encode = lambda text, **kwargs: seen.append((text, kwargs)) or encode(text, **kwargs)
     prompt_tokens("3+4", None, tokenizer)
     assert seen == [("3+4" + INSTRUCTION, {"add_special_tokens": False})] and "\\boxed{}" in INSTRUCTION
+
+
+@pytest.mark.parametrize(
+    "added, template, prompt",
+    [
+        ("$A <|eos|>", "{problem}=", "3+4="),
+        ("<|unk|> $A", "{problem}=", "<|unk|>3+4="),
+        ("<|unk|> $A <|eos|>", "<|unk|>{problem}=", "<|unk|>3+4="),
+        ("$A", "{problem}=<|eos|>", "3+4=<|eos|>")
+    ],
+)
+def test_a_prompt_begins_once_as_its_tokenizer_begins_and_ends_as_its_template_ends(
+    tokenizer, added, template, prompt
+):
+    """Some tokenizers append EOS (trlx#253), and one BOS is enough (vllm#7491)."""
+    special = [(token, tokenizer.convert_tokens_to_ids(token)) for token in ("<|unk|>", "<|eos|>")]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=added, special_tokens=special)
+    assert tokenizer.decode(prompt_tokens("3+4", template, tokenizer)) == prompt
+
+
+@pytest.mark.parametrize(
+    "broken", ["{{ raise_exception('no') }}", "{{ messages[0] ", "{{ messages[9].content }}", "{{ 1 / 0 }}"]
+)
+def test_a_chat_template_that_fails_is_named(tokenizer, broken):
+    tokenizer.chat_template = broken
+    with pytest.raises(UserError, match=f"^{tokenizer.name_or_path}: its chat template fails"):
+        prompt_tokens("3+4", None, tokenizer)

@@ -1,6 +1,7 @@
 """A run can be stopped, killed, moved or cut off at any moment, and goes on from its last checkpoint."""
 
 import json
+import os
 import re
 import resource
 import shutil
@@ -106,6 +107,30 @@ def test_a_hanging_or_dead_rank_ends_the_job_and_leaves_the_last_checkpoint(tmp_
     assert saved_steps(tmp_path / "run/checkpoint") == [1]
 
 
+def test_a_run_that_has_lost_its_checkpoints_is_refused_and_keeps_its_log(tmp_path):
+    out = tmp_path / "run"
+    flags = [*FEW, "--max-new-tokens", 8, "--save-every", 1, "--keep", 2, "--steps"]
+    run("train.py", "--out", out, *flags, 2)
+    log = (out / "metrics.jsonl").read_bytes()
+
+    def refused() -> str:
+        error = run("train.py", "--out", out, *flags, 3, "--resume", code=2).stderr
+        assert (out / "metrics.jsonl").read_bytes() == log
+        return error
+
+    for step in (1, 2):
+        os.truncate(out / f"checkpoint/step-{step}/.metadata", 0)
+    assert "no checkpoint in" in refused() and saved_steps(out / "checkpoint") == [1, 2]
+    shutil.rmtree(out / "checkpoint")
+    assert "has done 2 steps, but its checkpoint is gone" in refused()
+    shutil.rmtree(out / "model")  # as if killed before its end: a checkpoint was due after each step
+    assert "has done 2 steps, but its checkpoint is gone" in refused()
+    # killed while it wrote its first checkpoint: nothing is lost that was saved
+    (out / "metrics.jsonl").write_bytes(log.splitlines(keepends=True)[0])
+    said = run("train.py", "--out", out, *flags, 1, "--resume").stderr
+    assert "begins again at step 1" in said and [m["step"] for m in rows(out)] == [1]
+
+
 def test_a_log_whose_last_line_was_cut_by_a_kill_is_mended_on_resume(tmp_path):
     log = tmp_path / "metrics.jsonl"
     one, two, three = (f'{{"step": {n}}}\n' for n in (1, 2, 3))
@@ -115,29 +140,41 @@ def test_a_log_whose_last_line_was_cut_by_a_kill_is_mended_on_resume(tmp_path):
         assert log.read_text() == lines
 
 
-def test_changed_data_or_models_are_refused_on_resume_by_name(tmp_path):
-    data, actor, critic = tmp_path / "data.jsonl", tmp_path / "actor", tmp_path / "critic"
+def test_changed_data_models_or_templates_are_refused_on_resume_by_name_and_moved_ones_are_not(tmp_path):
+    names = ("data.jsonl", "actor", "critic", "template")
+    data, actor, critic, template = (tmp_path / name for name in names)
+    template.write_text("{problem}\n")
     shutil.copy(ROOT / "tiny/test.jsonl", data)
     shutil.copytree(ROOT / "tiny/actor", actor)
     shutil.copytree(ROOT / "tiny/critic", critic)
-    flags = [
-        "--model", actor, "--critics", critic, "--data", data, "--n-problems", 0, "--prompts-per-step", 1,
-        "--group-size", 2, "--max-new-tokens", 8, "--out", tmp_path / "run", "--steps"
-    ]
-    run("train.py", *flags, 1)
+
+    def flags(folder):
+        return [
+            "--model", folder / "actor", "--critics", folder / "critic", "--data", folder / "data.jsonl",
+            "--template", folder / "template", "--n-problems", 0, "--prompts-per-step", 1, "--group-size", 2,
+            "--max-new-tokens", 8, "--out", tmp_path / "run", "--steps"
+        ]
+
+    run("train.py", *flags(tmp_path), 1)
     files = {
-        "--data": data, "--model": actor / "model.safetensors", "--critics": critic / "model.safetensors"
+        "--data": data, "--model": actor / "model.safetensors", "--critics": critic / "model.safetensors",
+        "--template": template
     }
     for flag, path in files.items():
         before = path.read_bytes()
         if flag == "--data":
             path.write_bytes(before.replace(b'"answer": "', b'"answer": "9', 1))
+        elif flag == "--template":
+            path.write_bytes(before * 2)
         else:
             path.write_bytes(before[:-4000] + bytes(4000))
-        error = run("train.py", *flags, 2, "--resume", code=2).stderr
+        error = run("train.py", *flags(tmp_path), 2, "--resume", code=2).stderr
         assert f"what {flag} names is not what the run" in error
         path.write_bytes(before)
-    assert run("train.py", *flags, 2, "--resume").stderr == ""
+    (tmp_path / "moved").mkdir()
+    for path in (data, actor, critic, template):
+        path.rename(tmp_path / "moved" / path.name)
+    assert run("train.py", *flags(tmp_path / "moved"), 2, "--resume").stderr == ""
 
 
 def test_a_full_disk_is_said_in_one_sentence_and_leaves_the_last_checkpoint_whole(tmp_path):
