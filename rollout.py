@@ -10,7 +10,7 @@ import random
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Iterator
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ def load_problems(
         rows = read_jsonl(source, flag)
     else:
         table = read_parquet(source, flag) if source.endswith(".parquet") else read_hub(source, split, flag)
-        rows = [(f"row {i}", row) for i, row in enumerate(table, start=1)]
+        rows = ((f"row {i}", row) for i, row in enumerate(table, start=1))
     problems = [read_problem(row, f"{flag} {source}, {where}") for where, row in rows]
     refuse(not problems, f"{flag} {source}: it holds no problem.")
     if n is None:
@@ -63,12 +63,12 @@ def read_jsonl(path: str, flag: str) -> list[tuple[str, dict]]:
     return rows
 
 
-def read_parquet(path: str, flag: str) -> list[dict]:
+def read_parquet(path: str, flag: str) -> Iterator[dict]:
     import pyarrow.parquet  # comes with datasets
 
     with reading(f"{flag} {path}: not a readable parquet file"):
-        table = pyarrow.parquet.read_table(path)
-        return [exact(row, table.schema) for row in table.to_pylist()]
+        for part in pyarrow.parquet.ParquetFile(path).iter_batches(1000):
+            yield from (exact(row, part.schema) for row in part.to_pylist())
 
 
 def exact(x, kind):
@@ -81,7 +81,7 @@ def exact(x, kind):
     return narrow.get(str(kind), float)(x) if isinstance(x, float) else x
 
 
-def read_hub(source: str, split: str, flag: str) -> list[dict]:
+def read_hub(source: str, split: str, flag: str) -> Iterator[dict]:
     import datasets
 
     name, config, named_split = (source.split(":") + ["", ""])[:3]
@@ -89,8 +89,8 @@ def read_hub(source: str, split: str, flag: str) -> list[dict]:
     with reading(f"{flag} {source}: the data set could not be loaded from the hub; give a local .jsonl or "
                  ".parquet file where the hub is out of reach", Exception):
         found = datasets.load_dataset(name, config or None, split=named_split or split)
-        table = found.with_format("arrow")[:]
-        return [exact(row, table.schema) for row in table.to_pylist()]
+        for part in found.with_format("arrow").iter(1000):  # and not a list: solutions are long
+            yield from (exact(row, part.schema) for row in part.to_pylist())
 
 
 def read_problem(row: dict, where: str) -> Problem:
