@@ -36,11 +36,16 @@ Loss = tuple[torch.Tensor, dict[str, torch.Tensor]]  # a differentiable sum; sum
 
 
 class Actor(nn.Module):
-    """A causal language model as a policy: every log-probability is taken at the sampling temperature."""
+    """A causal language model as a policy: every log-probability is taken at the sampling temperature.
 
-    def __init__(self, lm: nn.Module, temperature: float = 1.0):
+    scale, cap: of the model's logits, see `read_head`.
+    """
+
+    def __init__(self, lm: nn.Module, temperature: float = 1.0, scale: float = 1.0, cap: float | None = None):
         super().__init__()
         self.lm, self.temperature = lm, temperature
+        # c·tanh(s h Wᵀ / c) / T is (c/T)·tanh((h Wᵀ / (T/s)) / (c/T))
+        self.head = dict(temperature=temperature / scale, cap=cap and cap / temperature)
         # generate() fills every sampling setting that it is not given from here (TRL#3029)
         self.saved_generation_config = copy.deepcopy(lm.generation_config)
         lm.generation_config = GenerationConfig()
@@ -48,16 +53,20 @@ class Actor(nn.Module):
     def score(self, inputs: Inputs, with_slope: bool = False) -> torch.Tensor:
         """-> [2, N] fp32 without gradient: log π(o_t | s_t) and the entropy of π(· | s_t) in nats; [3, N] if
         asked for the length of ∂ log π(o_t | s_t)/∂z."""
-        return torch.stack(head.score(*self.states(inputs), self.temperature, with_slope))
+        return torch.stack(head.score(*self.states(inputs), **self.head, with_slope=with_slope))
 
     def loss(self, inputs: Inputs, weights_N, data, token_loss: Callable, with_entropy: bool) -> Loss:
         """-> Σ weight · token_loss(log-probabilities, entropies, data), and the same sums of what it logs."""
-        return head.loss(*self.states(inputs), self.temperature, token_loss, with_entropy, weights_N, data)
+        how = dict(token_loss=token_loss, with_entropy=with_entropy, weights_N=weights_N, data=data)
+        return head.loss(*self.states(inputs), **self.head, **how)
 
     def states(self, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """What the head needs: hidden states of s_t [N, H], output embedding [V, H], ids of o_t [N]."""
         hidden_NH, targets_N = response_states(self.lm.base_model, inputs)
         return hidden_NH, self.lm.get_output_embeddings().weight, targets_N
+
+    def hidden(self, inputs: Inputs) -> torch.Tensor:
+        return response_states(self.lm.base_model, inputs)[0]
 
     def generate(self, **kwargs):
         # finished ranks do not wait for others: call it inside whole_weights
@@ -85,6 +94,9 @@ class MiniCritic(nn.Module):
         logged = {name: (weights_N * x_N).sum().detach().double() for name, x_N in logged_N.items()}
         return (weights_N * loss_N).sum(), logged
 
+    def hidden(self, inputs: Inputs) -> torch.Tensor:
+        return response_states(self.backbone, inputs)[0]
+
     def values(self, inputs: Inputs) -> torch.Tensor:
         hidden_NH, _ = response_states(self.backbone, inputs)
         return self.value_head(hidden_NH.float()).sum(-1)
@@ -92,9 +104,11 @@ class MiniCritic(nn.Module):
 
 def response_states(backbone: nn.Module, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
     """-> hidden states of s_t, from which o_t was drawn (those at the position *before* each response token),
-    [N, H]; and the ids of o_t, [N]."""
+    [N, H]; and the ids of o_t, [N]. A larger actor's embedding may have more rows (Qwen2.5 7B and 0.5B), which
+    stand for nothing: a critic reads such an id as its own last row."""
     tokens_BS, prompt_len_B, response_len_B = inputs
-    hidden_BSH = backbone(input_ids=tokens_BS, use_cache=False).last_hidden_state
+    ids_BS = tokens_BS.clamp(max=backbone.config.vocab_size - 1)
+    hidden_BSH = backbone(input_ids=ids_BS, use_cache=False).last_hidden_state
     position_S = torch.arange(hidden_BSH.shape[1], device=hidden_BSH.device)
     first_B1 = prompt_len_B[:, None] - 1
     picked_BS = (position_S >= first_B1) & (position_S < first_B1 + response_len_B[:, None])
@@ -107,10 +121,10 @@ def load_actor(
 ) -> Actor:
     """Pretrained policy, checked and divided over all ranks. Master weights are fp32, compute is in dtype."""
     lm = load_pretrained(AutoModelForCausalLM, name, "--model", world)
-    if world.is_main:
-        check_head(lm, name)
-    lm.generation_config = gather_list([lm.generation_config], world)[0]
-    return prepare(Actor(lm, temperature), lm.base_model, name, world, dtype, gradient_checkpointing)
+    own = (lm.generation_config, *read_head(lm, name)) if world.is_main else None
+    lm.generation_config, *shape = gather_list([own], world)[0]
+    actor = Actor(lm, temperature, *shape)
+    return check_states(prepare(actor, lm.base_model, name, world, dtype, gradient_checkpointing), name, world, dtype)
 
 
 def load_critic(name: str, world: World, dtype: torch.dtype, gradient_checkpointing=False) -> MiniCritic:
@@ -119,13 +133,42 @@ def load_critic(name: str, world: World, dtype: torch.dtype, gradient_checkpoint
     if (Path(name) / HEAD_FILE).exists():
         with reading(f"--critics {name}: {HEAD_FILE} does not fit the model", RuntimeError, SafetensorError):
             critic.value_head.load_state_dict(load_file(Path(name) / HEAD_FILE))
-    return prepare(critic, critic.backbone, name, world, dtype, gradient_checkpointing)
+    critic = prepare(critic, critic.backbone, name, world, dtype, gradient_checkpointing)
+    return check_states(critic, name, world, dtype)
 
 
 def load_config(name: str, flag: str):
-    """The model's configuration, or a sentence that says which flag named a model that cannot be read."""
+    """The model's configuration, of a multimodal one the text model's, or a sentence that says why not."""
     with reading(f"{flag} {name}: no model could be read there"):
-        return AutoConfig.from_pretrained(name, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        text = config.get_text_config()
+    quantized = getattr(config, "quantization_config", None) or getattr(text, "quantization_config", None)
+    refuse(quantized,
+           f"{flag} {name}: its weights are quantized ({dict(quantized or {}).get('quant_method')}), and what is "
+           "trained here is not; name the checkpoint in bf16 or fp32 that it was made from.")
+    return text
+
+
+def check_config(name: str, flag: str, tokenizer, longest: int, rows: int | None = None) -> int:
+    """Refuse a model that cannot read the run's tokens, or not in so long a sequence. -> rows of its embedding
+
+    longest: tokens of a prompt and its response; rows: of the actor's embedding, for a critic."""
+    config = load_config(name, flag)
+    context = getattr(config, "max_position_embeddings", None) or longest
+    refuse(longest > context,
+           f"{flag} {name}: its context (max_position_embeddings) holds {context} tokens, the longest prompt and "
+           f"response {longest}; lower --max-new-tokens.")
+    ropes = getattr(config, "rope_parameters", None) or {}
+    for rope in [ropes] if "rope_type" in ropes else filter(None, ropes.values()):
+        original = rope.get("original_max_position_embeddings") or context
+        refuse(rope["rope_type"] in ("dynamic", "longrope") and longest > original,
+               f"{flag} {name}: beyond {original} tokens its rotary embedding ({rope['rope_type']}) depends on the "
+               f"longest sequence of the batch, and the longest prompt and response are {longest}; lower "
+               "--max-new-tokens.")
+    known = max((i for i in tokenizer.get_vocab().values() if i < (rows or 0)), default=0)
+    refuse(known >= config.vocab_size,
+           f"{flag} {name}: its embedding has {config.vocab_size} rows, too few for the actor's token {known}.")
+    return config.vocab_size
 
 
 def load_tokenizer(name: str, flag: str):
@@ -134,15 +177,15 @@ def load_tokenizer(name: str, flag: str):
 
 
 def load_pretrained(auto_class, name: str, flag: str, world: World) -> nn.Module:
-    """A model in fp32 on rank 0's CPU, from safetensors only, without the repository's code, dropout off.
+    """A model in fp32 on rank 0's CPU, from safetensors only, without the repository's code or any noise.
 
     The other ranks get it with empty weights, which take no memory: `prepare` sends each its part, so that a
-    host of eight holds a 14B model's 56 GB once. Dropout would be noise in the critics' disagreement and in
-    the actor's ratio (slime#1878). model.digest, of a thousand entries of each tensor, tells models apart.
+    host of eight holds a 14B model's 56 GB once. Dropout and routers' jitter would be noise in the critics'
+    disagreement and in the actor's ratio (slime#1878, NeMo-RL#2255). model.digest, of a thousand entries of each tensor, tells models apart.
     """
     config = load_config(name, flag)
     for key, value in config.to_dict().items():
-        if ("dropout" in key or "pdrop" in key) and isinstance(value, float):
+        if any(noise in key for noise in ("dropout", "pdrop", "jitter")) and isinstance(value, float):
             setattr(config, key, 0.0)
     digest = hashlib.sha256()
     if world.is_main:
@@ -153,16 +196,15 @@ def load_pretrained(auto_class, name: str, flag: str, world: World) -> nn.Module
         with torch.device("meta"):
             model = auto_class.from_config(config, dtype=torch.float32, trust_remote_code=False)
         model.to_empty(device="cpu").tie_weights()
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
     model.digest = gather_list([digest.hexdigest()], world)[0]
     return model
 
 
 def read_weights(auto_class, name: str, flag: str, config) -> nn.Module:
     """The model, complete, or a sentence that says why not."""
-    how = dict(config=config, dtype=torch.float32, output_loading_info=True)
+    # a multimodal checkpoint's text model is one of its parts
+    names = {r"^(model\.)?language_model\.lm_head": "lm_head", r"^(model\.)?language_model\.(model\.)?": "model."}
+    how = dict(config=config, dtype=torch.float32, output_loading_info=True, key_mapping=names)
     with reading(f"{flag} {name}: its weights could not be loaded", RuntimeError, SafetensorError):
         model, info = auto_class.from_pretrained(name, use_safetensors=True, trust_remote_code=False, **how)
     if missing := sorted(info["missing_keys"]):
@@ -172,13 +214,45 @@ def read_weights(auto_class, name: str, flag: str, config) -> nn.Module:
 
 
 @torch.no_grad()
-def check_head(lm: nn.Module, name: str) -> None:
-    """Refuse models whose logits are not hidden states times the output embedding (biases, scaling …)."""
+def read_head(lm: nn.Module, name: str) -> tuple[float, float | None]:
+    """-> s and c of logits that are s h Wᵀ (Cohere and Granite scale) or c·tanh(h Wᵀ / c) (Gemma 2 caps).
+
+    h: hidden states, W: output embedding. Models with other logits (a bias …) are refused. s is fitted, for
+    libraries multiply by it or divide under a dozen names."""
     ids = torch.arange(1, 9)[None] % lm.config.vocab_size
-    own = lm(input_ids=ids).logits
-    ours = lm.base_model(input_ids=ids).last_hidden_state @ lm.get_output_embeddings().weight.T
+    own = lm(input_ids=ids).logits.double()
+    plain = (lm.base_model(input_ids=ids).last_hidden_state @ lm.get_output_embeddings().weight.T).double()
+    scale = ((own * plain).sum() / plain.square().sum()).item()
+    cap = getattr(lm.config, "final_logit_softcapping", None) or getattr(lm.config, "logits_soft_cap", None)
+    scale = 1.0 if cap or abs(scale - 1) < 1e-5 else scale
+    ours = cap * torch.tanh(plain / cap) if cap else scale * plain
     refuse(not torch.allclose(own, ours, atol=1e-3, rtol=1e-3),
            f"{name}: its logits are not a plain linear map of the hidden states; head.py cannot score it.")
+    return scale, cap
+
+
+# how far the same number may be off when it is computed another way, by rounding: hidden states in shares of
+# their length, log-probabilities in nats, medians over a response
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
+
+
+@torch.no_grad()
+def check_states(model: nn.Module, name: str, world: World, dtype: torch.dtype) -> nn.Module:
+    """The model, or a sentence if the states of two short responses, alone, together and once more together, are
+    not the same: noise, or positions or states that depend on the batch. All ranks take part."""
+    ids_S = torch.arange(1, 17, device=world.device)
+    tokens_BS, length_B = torch.stack([ids_S, ids_S.flip(0)]), torch.tensor([15, 7], device=world.device)
+    one_B = torch.ones_like(length_B)
+    with reading(f"{name}: it fails on two short responses", Exception):
+        alone = [model.hidden((tokens_BS[b : b + 1, : 1 + n], one_B[:1], length_B[b : b + 1])) for b, n in ((0, 15), (1, 7))]
+        first, again = (model.hidden((tokens_BS, one_B, length_B)).split([15, 7]) for _ in range(2))
+    for how, pairs in {"twice": zip(first, again), "alone and beside another": zip(alone, first)}.items():
+        off = [((a - b).float().norm(dim=1) / a.float().norm(dim=1)).median().item() for a, b in pairs]
+        off = max(gather_list(off, world))
+        refuse(not off < TOLERANCE[dtype],
+               f"{name}: the hidden states of a response, scored {how}, differ by {off:.1%}; its log-probabilities "
+               "and values would be wrong.")
+    return model
 
 
 def compute_dtype(name: str, world: World) -> torch.dtype:
@@ -194,17 +268,21 @@ def prepare(model, backbone: nn.Module, name: str, world: World, dtype: torch.dt
     one for the value head, which stays in fp32, one for the rest. All ranks get rank 0's weights; name is for
     complaints.
 
-    The master weights and the gradients' reduction are fp32 (AdamW at 1e-6 rounds updates of bf16 weights
+    No module but the blocks, where gradients are checkpointed, is in training mode: the policy that samples is
+    then the one that is trained, and critics have no noise, whatever a model does otherwise while it trains
+    (PhiMoE draws its experts). The master weights and the gradients' reduction are fp32 (AdamW at 1e-6 rounds updates of bf16 weights
     away, AReaL#1292); compute runs in dtype. One process in fp32 has nothing to divide or to cast.
     """
-    blocks = getattr(backbone, "layers", None)
-    refuse(not isinstance(blocks, nn.ModuleList),
-           f"{name}: a decoder with a list `layers` is needed to divide it (Qwen, Llama, Mistral, … "
-           "have it).")
+    blocks = next((m for m in backbone.modules() if isinstance(m, nn.ModuleList)), [])
+    refuse(len(blocks) != backbone.config.num_hidden_layers,
+           f"{name}: a decoder whose blocks are one list is needed to divide it (Qwen, Llama, Mistral, … are).")
+    model.eval()
     if gradient_checkpointing:
         backbone.activation_checkpointing_enable({"use_reentrant": False})
+        for block in blocks:
+            block.training = True
     if world.size == 1 and dtype == torch.float32:
-        return model.to(world.device).train()
+        return model.to(world.device)
     whole = model.state_dict() if world.is_main else {}
     compute = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
     full = MixedPrecisionPolicy(param_dtype=torch.float32, reduce_dtype=torch.float32)
@@ -218,10 +296,10 @@ def prepare(model, backbone: nn.Module, name: str, world: World, dtype: torch.dt
         state_dict.set_model_state_dict(model, whole, options=from_rank_0)
         for buffer in model.buffers():  # those that no state dict holds too: rotary frequencies
             dist.broadcast(buffer, src=0)
-    for method in ("score", "loss", "generate"):
+    for method in ("score", "loss", "generate", "hidden"):
         if hasattr(model, method):
             register_fsdp_forward_method(model, method)
-    return model.train()
+    return model
 
 
 @contextmanager
@@ -229,7 +307,7 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
     """Hold all weights undivided: one gather a rollout instead of one a token (TRL#1483), and ranks that
     finish generating at different times cannot wait for each other (accelerate#3425)."""
     units = [m for m in model.modules() if isinstance(m, FSDPModule)]
-    was_training = model.training
+    training = [m for m in model.modules() if m.training]
     model.eval()  # gradient checkpointing in training mode would switch the KV cache off
     for unit in units:
         unit.set_reshard_after_forward(False, recurse=False)
@@ -240,7 +318,8 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
         for unit in units:
             unit.reshard()
             unit.set_reshard_after_forward(True, recurse=False)
-        model.train(was_training)
+        for module in training:
+            module.training = True
 
 
 # -- saving --------------------------------------------------------------------------------------------------
