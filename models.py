@@ -12,7 +12,7 @@ import copy
 import hashlib
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Callable, Iterable, Iterator
 
 import torch
 import torch.distributed as dist
@@ -149,11 +149,11 @@ def load_config(name: str, flag: str):
     return text
 
 
-def check_config(name: str, flag: str, tokenizer, longest: int, rows: int | None = None) -> int:
-    """Refuse a model that cannot read the run's tokens, or not in so long a sequence. -> rows of its embedding
+def check_config(name: str, flag: str, prompts: list[list[int]], response: int, ids: Iterable[int] = ()) -> int:
+    """Refuse a model that cannot read the run's tokens or not in so long a sequence. -> rows of its embedding
 
-    longest: tokens of a prompt and its response; rows: of the actor's embedding, for a critic."""
-    config = load_config(name, flag)
+    response: most tokens of one; ids: what else than the prompts' tokens it must know."""
+    config, longest = load_config(name, flag), max(map(len, prompts)) + response
     context = getattr(config, "max_position_embeddings", None) or longest
     refuse(longest > context,
            f"{flag} {name}: its context (max_position_embeddings) holds {context} tokens, the longest prompt and "
@@ -165,9 +165,10 @@ def check_config(name: str, flag: str, tokenizer, longest: int, rows: int | None
                f"{flag} {name}: beyond {original} tokens its rotary embedding ({rope['rope_type']}) depends on the "
                f"longest sequence of the batch, and the longest prompt and response are {longest}; lower "
                "--max-new-tokens.")
-    known = max((i for i in tokenizer.get_vocab().values() if i < (rows or 0)), default=0)
-    refuse(known >= config.vocab_size,
-           f"{flag} {name}: its embedding has {config.vocab_size} rows, too few for the actor's token {known}.")
+    highest = max(*map(max, prompts), *ids)
+    refuse(highest >= config.vocab_size,
+           f"{flag} {name}: its embedding has {config.vocab_size} rows, too few for token {highest}; name a model with "
+           "the tokenizer's whole vocabulary.")
     return config.vocab_size
 
 
@@ -220,8 +221,10 @@ def read_head(lm: nn.Module, name: str) -> tuple[float, float | None]:
     h: hidden states, W: output embedding. Models with other logits (a bias …) are refused. s is fitted, for
     libraries multiply by it or divide under a dozen names."""
     ids = torch.arange(1, 9)[None] % lm.config.vocab_size
-    own = lm(input_ids=ids).logits.double()
-    plain = (lm.base_model(input_ids=ids).last_hidden_state @ lm.get_output_embeddings().weight.T).double()
+    with reading(f"{name}: it fails on eight tokens", Exception):
+        own = lm(input_ids=ids, use_cache=False).logits.double()
+        hidden = lm.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    plain = (hidden @ lm.get_output_embeddings().weight.T).double()
     scale = ((own * plain).sum() / plain.square().sum()).item()
     cap = getattr(lm.config, "final_logit_softcapping", None) or getattr(lm.config, "logits_soft_cap", None)
     scale = 1.0 if cap or abs(scale - 1) < 1e-5 else scale
