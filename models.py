@@ -62,15 +62,19 @@ class Actor(nn.Module):
 
     def states(self, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """What the head needs: hidden states of s_t [N, H], output embedding [V, H], ids of o_t [N]."""
-        hidden_NH, targets_N = response_states(self.lm.base_model, inputs)
+        hidden_NH, targets_N = response_states(decoder(self.lm), inputs)
         return hidden_NH, self.lm.get_output_embeddings().weight, targets_N
 
     def hidden(self, inputs: Inputs) -> torch.Tensor:
-        return response_states(self.lm.base_model, inputs)[0]
+        return response_states(decoder(self.lm), inputs)[0]
 
     def generate(self, **kwargs):
         # finished ranks do not wait for others: call it inside whole_weights
         return self.lm.generate(**kwargs, synced_gpus=False)
+
+
+def decoder(lm: nn.Module) -> nn.Module:
+    return lm.model if lm.base_model is lm else lm.base_model  # Llama 4's is filed under a wrong name
 
 
 class MiniCritic(nn.Module):
@@ -124,7 +128,7 @@ def load_actor(
     own = (lm.generation_config, *read_head(lm, name)) if world.is_main else None
     lm.generation_config, *shape = gather_list([own], world)[0]
     actor = Actor(lm, temperature, *shape)
-    return check_states(prepare(actor, lm.base_model, name, world, dtype, gradient_checkpointing), name, world, dtype)
+    return check_states(prepare(actor, decoder(lm), name, world, dtype, gradient_checkpointing), name, world, dtype)
 
 
 def load_critic(name: str, world: World, dtype: torch.dtype, gradient_checkpointing=False) -> MiniCritic:
@@ -223,7 +227,7 @@ def read_head(lm: nn.Module, name: str) -> tuple[float, float | None]:
     ids = torch.arange(1, 9)[None] % lm.config.vocab_size
     with reading(f"{name}: it fails on eight tokens", Exception):
         own = lm(input_ids=ids, use_cache=False).logits.double()
-        hidden = lm.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        hidden = decoder(lm)(input_ids=ids, use_cache=False).last_hidden_state
     plain = (hidden @ lm.get_output_embeddings().weight.T).double()
     scale = ((own * plain).sum() / plain.square().sum()).item()
     cap = getattr(lm.config, "final_logit_softcapping", None) or getattr(lm.config, "logits_soft_cap", None)
