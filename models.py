@@ -182,15 +182,15 @@ def load_tokenizer(name: str, flag: str):
 
 
 def load_pretrained(auto_class, name: str, flag: str, world: World) -> nn.Module:
-    """A model in fp32 on rank 0's CPU, from safetensors only, without the repository's code or any noise.
+    """A model in fp32 on rank 0's CPU, from safetensors only, without the repository's code, dropout off.
 
     The other ranks get it with empty weights, which take no memory: `prepare` sends each its part, so that a
-    host of eight holds a 14B model's 56 GB once. Dropout and routers' jitter would be noise in the critics'
-    disagreement and in the actor's ratio (slime#1878, NeMo-RL#2255). model.digest, of a thousand entries of each tensor, tells models apart.
+    host of eight holds a 14B model's 56 GB once. Dropout would be noise in the critics' disagreement and in
+    the actor's ratio (slime#1878). model.digest, of a thousand entries of each tensor, tells models apart.
     """
     config = load_config(name, flag)
     for key, value in config.to_dict().items():
-        if any(noise in key for noise in ("dropout", "pdrop", "jitter")) and isinstance(value, float):
+        if ("dropout" in key or "pdrop" in key) and isinstance(value, float):
             setattr(config, key, 0.0)
     digest = hashlib.sha256()
     if world.is_main:
@@ -233,7 +233,8 @@ def read_head(lm: nn.Module, name: str) -> tuple[float, float | None]:
     cap = getattr(lm.config, "final_logit_softcapping", None) or getattr(lm.config, "logits_soft_cap", None)
     scale = 1.0 if cap or abs(scale - 1) < 1e-5 else scale
     ours = cap * torch.tanh(plain / cap) if cap else scale * plain
-    refuse(not torch.allclose(own, ours, atol=1e-3, rtol=1e-3),
+    bias = getattr(lm.get_output_embeddings(), "bias", None)
+    refuse(bias is not None or not torch.allclose(own, ours, atol=1e-3, rtol=1e-3),
            f"{name}: its logits are not a plain linear map of the hidden states; head.py cannot score it.")
     return scale, cap
 
@@ -275,9 +276,9 @@ def prepare(model, backbone: nn.Module, name: str, world: World, dtype: torch.dt
     one for the value head, which stays in fp32, one for the rest. All ranks get rank 0's weights; name is for
     complaints.
 
-    No module but the blocks, where gradients are checkpointed, is in training mode: the policy that samples is
-    then the one that is trained, and critics have no noise, whatever a model does otherwise while it trains
-    (PhiMoE draws its experts). The master weights and the gradients' reduction are fp32 (AdamW at 1e-6 rounds updates of bf16 weights
+    No module is in training mode, but for the blocks themselves where gradients are checkpointed: routers add
+    noise in it, PhiMoE even draws its experts (NeMo-RL#2255; its config's "jitter" counts in both modes). The
+    policy that samples would not be the one that is trained. The master weights and the gradients' reduction are fp32 (AdamW at 1e-6 rounds updates of bf16 weights
     away, AReaL#1292); compute runs in dtype. One process in fp32 has nothing to divide or to cast.
     """
     blocks = next((m for m in backbone.modules() if isinstance(m, nn.ModuleList)), [])
