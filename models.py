@@ -212,6 +212,7 @@ def read_weights(auto_class, name: str, flag: str, config) -> nn.Module:
     how = dict(config=config, dtype=torch.float32, output_loading_info=True, key_mapping=names)
     with reading(f"{flag} {name}: its weights could not be loaded", RuntimeError, SafetensorError):
         model, info = auto_class.from_pretrained(name, use_safetensors=True, trust_remote_code=False, **how)
+    vars(model).pop("_weight_conversions", None)  # it is saved as the text model that it is
     if missing := sorted(info["missing_keys"]):
         first = f"{len(missing)} weights are missing, {missing[0]} among them"
         raise UserError(f"{flag} {name}: {first}; it would start random.")
