@@ -107,7 +107,7 @@ def generate_responses(
 
 
 def keeps_only_attention(actor: Actor) -> bool:
-    """Is keys and values of every token all that the model remembers? Then rows can be moved in their cache."""
+    """Does the model remember keys and values of its tokens only? Then rows can join in a cache."""
     layers = DynamicCache(config=actor.lm.config).layers
     return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
 
@@ -116,11 +116,11 @@ def keeps_only_attention(actor: Actor) -> bool:
 def check_generation(
     actor: Actor, tokenizer, prompt: list[int], name: str, world: World, dtype: torch.dtype
 ) -> None:
-    """Refuse a model of which a few greedy tokens are not those of plain `generate`, or are not scored as they
-    were drawn; say it of one that cannot be drawn as others are. All ranks take part, and see the same."""
-    prompts, n = [prompt + prompt[len(prompt) // 2 :], prompt, prompt], 8
-    settings = GenerationConfig(do_sample=False, max_new_tokens=n, output_logits=True, return_dict_in_generate=True)
-    plain, scored, swapped = [], [0.0], [0.0]
+    """Refuse a model of which a few greedy tokens are not those of plain `generate`, or not scored as they were
+    drawn; say it of one that cannot be drawn as others are. All ranks take part, and see the same."""
+    prompts, n = [prompt + prompt[len(prompt) // 2 :], prompt, prompt], 6
+    settings = dict(do_sample=False, max_new_tokens=n, output_logits=True, return_dict_in_generate=True)
+    plain, scored, swapped = [], [], [0.0]
 
     def score(prompt: list[int], response: list[int]) -> torch.Tensor:
         lengths = (torch.tensor([len(x)], device=world.device) for x in (prompt, response))
@@ -129,28 +129,30 @@ def check_generation(
     with reading(f"--model {name}: it fails while a few tokens are generated", Exception):
         for tokens in prompts[:2]:
             ids = torch.tensor([tokens], device=world.device)
+            how = dict(attention_mask=torch.ones_like(ids), generation_config=GenerationConfig(**settings))
             with whole_weights(actor):
-                out = actor.generate(inputs=ids, attention_mask=torch.ones_like(ids), generation_config=settings)
-            logp_N = torch.log_softmax(torch.cat(out.logits).float() / actor.temperature, dim=-1).amax(1).cpu()
-            response, logp_N = gather_list([(out.sequences[0, len(tokens) :].tolist(), logp_N)], world)[0]
+                out = actor.generate(inputs=ids, **how)
+            logp_NV = torch.log_softmax(torch.cat(out.logits).float() / actor.temperature, dim=-1)
+            drawn = out.sequences[0, len(tokens) :].tolist(), logp_NV.amax(1).cpu()
+            response, logp_N = gather_list([drawn], world)[0]
             plain.append(response)
             scored.append((score(tokens, response) - logp_N).abs().median().item())
         # the third token of the first response ends it, and the third prompt takes its place
         sampling = Sampling(n, 0.0, frozenset(plain[0][2:3]), (), batch=2)
         drawn = generate_responses(actor, tokenizer, prompts * world.size, sampling, world, 0, "check")
-        for response, expected in zip(drawn, [*plain, plain[1]] * world.size):
-            at = [t for t, (a, b) in enumerate(zip(response.tokens, expected)) if a != b]
-            if at:  # rounding may swap tokens that are equally likely
-                pair = (score(response.prompt, x[: at[0] + 1])[-1] for x in (expected, response.tokens))
-                swapped.append(abs(float.__sub__(*map(float, pair))))
-    for what, nats in {"is scored otherwise than it is drawn": scored, "is not that of plain generate": swapped}.items():
+        for ours, expected in zip(drawn, [*plain, plain[1]] * world.size):
+            at = [t for t, (a, b) in enumerate(zip(ours.tokens, expected)) if a != b]
+            if at:  # rounding may swap tokens of about equal probability: in bf16, of 0.25 nats apart
+                pair = [score(ours.prompt, x[: at[0] + 1])[-1].item() for x in (ours.tokens, expected)]
+                swapped.append(abs(pair[0] - pair[1]) / 5)
+    for what, nats in [("scored otherwise than it is drawn", scored), ("not that of `generate`", swapped)]:
         off = max(gather_list(nats, world))
         refuse(not off < TOLERANCE[dtype],
-               f"--model {name}: a greedy response of {n} tokens {what} (by {off:.2g} nats a token); it cannot be "
+               f"--model {name}: a greedy response of {n} tokens is {what} (by {off:.2g} nats); it cannot be "
                "trained with this version of transformers.")
     if world.is_main and not keeps_only_attention(actor):
-        print(f"{name} keeps more than keys and values of each token: prompts of one length only are drawn "
-              "together, and none takes the place of a response that has ended.", flush=True)
+        print(f"{name} keeps more than keys and values: only prompts of one length are drawn together, and "
+              "none takes the place of a response that has ended.", flush=True)
 
 
 def stop_token_ids(actor: Actor, tokenizer, template: str | None) -> set[int]:

@@ -113,7 +113,7 @@ def chunks(n: int) -> Iterator[slice]:
 
 
 def logits(hidden_CH: torch.Tensor, weight_VH, temperature: float, cap: float | None) -> torch.Tensor:
-    """-> z = h Wᵀ / temperature of every token of the vocabulary, [C, V] fp32; cap · tanh(z / cap) if capped"""
+    """-> z = h Wᵀ / temperature of every token of the vocabulary, or cap · tanh(z / cap); [C, V] fp32"""
     z_CV = (hidden_CH @ weight_VH.T).float().div_(temperature)
     return z_CV if cap is None else z_CV.div_(cap).tanh_().mul_(cap)
 
