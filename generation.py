@@ -116,9 +116,9 @@ def keeps_only_attention(actor: Actor) -> bool:
 def check_generation(
     actor: Actor, tokenizer, prompt: list[int], name: str, world: World, dtype: torch.dtype
 ) -> None:
-    """Refuse a model of which a few greedy tokens are not those of plain `generate`, or not scored as they were
-    drawn; say it of one that cannot be drawn as others are. All ranks take part, and see the same."""
-    prompts, n = [prompt + prompt[len(prompt) // 2 :], prompt, prompt], 6
+    """Refuse a model of which a few greedy tokens are not those of plain `generate`, or not scored as they
+    were drawn; say it of one that cannot be drawn as others are. All ranks take part, and see the same."""
+    prompts, n = [prompt + prompt[len(prompt) // 2 :], prompt, prompt, prompt], 6
     settings = dict(do_sample=False, max_new_tokens=n, output_logits=True, return_dict_in_generate=True)
     plain, scored, swapped = [], [], [0.0]
 
@@ -137,10 +137,11 @@ def check_generation(
             response, logp_N = gather_list([drawn], world)[0]
             plain.append(response)
             scored.append((score(tokens, response) - logp_N).abs().median().item())
-        # the third token of the first response ends it, and the third prompt takes its place
-        sampling = Sampling(n, 0.0, frozenset(plain[0][2:3]), (), batch=2)
+        # a token that the second has later or never ends the first, and the fourth prompt takes its place
+        ends = [t for t in plain[0] if plain[0].index(t) < (plain[1] + [t]).index(t)]
+        sampling = Sampling(n, 0.0, frozenset(ends[:1]), (), batch=3)
         drawn = generate_responses(actor, tokenizer, prompts * world.size, sampling, world, 0, "check")
-        for ours, expected in zip(drawn, [*plain, plain[1]] * world.size):
+        for ours, expected in zip(drawn, [*plain, plain[1], plain[1]] * world.size):
             at = [t for t, (a, b) in enumerate(zip(ours.tokens, expected)) if a != b]
             if at:  # rounding may swap tokens of about equal probability: in bf16, of 0.25 nats apart
                 pair = [score(ours.prompt, x[: at[0] + 1])[-1].item() for x in (ours.tokens, expected)]
