@@ -136,7 +136,7 @@ def check_generation(
             drawn = out.sequences[0, len(tokens) :].tolist(), logp_NV.amax(1).cpu()
             response, logp_N = gather_list([drawn], world)[0]
             plain.append(response)
-            scored.append((score(tokens, response) - logp_N).abs().median().item())
+            scored.append((score(tokens, response) - logp_N).abs().mean().item())
         # a token that the second has later or never ends the first, and the fourth prompt takes its place
         ends = [t for t in plain[0] if plain[0].index(t) < (plain[1] + [t]).index(t)]
         sampling = Sampling(n, 0.0, frozenset(ends[:1]), (), batch=3)
@@ -145,10 +145,10 @@ def check_generation(
             at = [t for t, (a, b) in enumerate(zip(ours.tokens, expected)) if a != b]
             if at:  # rounding may swap tokens of about equal probability: in bf16, of 0.25 nats apart
                 pair = [score(ours.prompt, x[: at[0] + 1])[-1].item() for x in (ours.tokens, expected)]
-                swapped.append(abs(pair[0] - pair[1]) / 5)
+                swapped.append(abs(pair[0] - pair[1]) / 3)
     for what, nats in [("scored otherwise than it is drawn", scored), ("not that of `generate`", swapped)]:
         off = max(gather_list(nats, world))
-        refuse(not off < TOLERANCE[dtype],
+        refuse(not off < 2 * TOLERANCE[dtype],
                f"--model {name}: a greedy response of {n} tokens is {what} (by {off:.2g} nats); it cannot be "
                "trained with this version of transformers.")
     if world.is_main and not keeps_only_attention(actor):
