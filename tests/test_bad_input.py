@@ -49,7 +49,7 @@ TRAIN = [
     ("--algo ppo --filter-fraction 0.5", "needs a signal"),
     ("--token-budget 10", "smaller than a response"),
     ("--token-budget 85", "cannot hold the longest prompt and response"),
-    ("--max-new-tokens 300", "its context (max_position_embeddings) holds 256 tokens"),
+    ("--max-new-tokens 300", "beyond 256 tokens its context (max_position_embeddings) ends"),
     ("--critics a b c", "names 3 models for --n-critics 2"),
     ("--algo grpo --n-critics 2", "--algo grpo has no critics"),
     ("--algo grpo --mask-by std", "need critics"),

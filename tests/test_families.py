@@ -142,7 +142,8 @@ LONG = dict(rope_type="longrope", original_max_position_embeddings=64) | FACTORS
 @pytest.mark.parametrize(
     "changes, response, sentence",
     [
-        (dict(max_position_embeddings=64), 56, "holds 64 tokens, the longest prompt and response have 65"),
+        (dict(max_position_embeddings=64), 56, r"beyond 64 tokens its context \(.*\) ends, .* have 65;"),
+        (dict(index_topk=64), 56, "beyond 64 tokens its attention is scored otherwise than drawn"),
         (dict(rope_parameters=LONG), 56, r"beyond 64 tokens its positions \(longrope RoPE\) depend on"),
         (dict(vocab_size=60), 8, "has 60 rows, too few for the tokenizer's token 63"),
         (dict(quantization_config=dict(quant_method="gptq")), 8, r"its weights are quantized \(gptq\)"),

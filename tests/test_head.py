@@ -22,8 +22,10 @@ def random_states(n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("entropy_coef", [0.0, 0.3])
 @pytest.mark.parametrize(
     "n, chunk, temperature, scale, cap",
-    [(1, 256, 1.0, 1.0, None), (100, 7, 0.7, 2.0, None), (100, 100, 1.3, 0.0, None), (100, 256, 0.7, 0.5, None),
-     (100, 7, 0.7, 2.0, 5.0), (100, 256, 1.0, 1.0, 30.0)]
+    [
+        (1, 256, 1.0, 1.0, None), (100, 7, 0.7, 2.0, None), (100, 100, 1.3, 0.0, None),
+        (100, 256, 0.7, 0.5, None), (100, 7, 0.7, 2.0, 5.0), (100, 256, 1.0, 1.0, 30.0)
+    ]
 )
 def test_the_head_equals_full_logits_in_values_and_gradients(
     monkeypatch, n, chunk, temperature, scale, cap, entropy_coef
