@@ -244,8 +244,8 @@ def read_head(lm: nn.Module, name: str) -> tuple[float, float | None]:
 
 
 # How far the same hidden states, computed in two ways, may be off, in shares of their length (mean over a
-# response), and half as far as log-probabilities may, in nats. Rounding alone made 1e-6 of both in fp32, in bf16
-# 0.007 and 0.04 (25 random models, SmolLM2 135M); the faults seen made 0.0007 to 2.
+# response), and half as far as log-probabilities may, in nats. Rounding alone made 1e-6 of both in fp32, and
+# 0.007 and 0.04 in bf16 (25 random models, SmolLM2 135M); the faults seen made 0.0007 to 2.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 
 
