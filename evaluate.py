@@ -22,8 +22,8 @@ import distributed
 import generation
 from distributed import UserError, World, gather_list, number, reading, refuse, replace_text, stream_seed
 from folder import append_rows, digest, open_folder, replace_rows, settings_of, whole_rows
-from generation import Sampling, generate_responses, sampling_of, stop_token_ids
-from models import Actor, compute_dtype, load_actor, load_tokenizer
+from generation import Sampling, check_generation, generate_responses, sampling_of, stop_token_ids
+from models import Actor, check_config, compute_dtype, load_actor, load_tokenizer
 from rollout import Problem, load_problems, prompt_tokens, read_template, verify
 from verifier import MAX_LENGTH, Verifier, canonical
 
@@ -288,9 +288,13 @@ def run(args: argparse.Namespace, world: World) -> None:
         sets[benchmark_name(b)] = load_problems(source, args.n_problems, args.seed, "test", "--benchmarks")
     tokenizer = load_tokenizer(args.model, "--model")
     template = read_template(args.template, tokenizer, args.model)
+    prompts = [prompt_tokens(p.problem, template, tokenizer) for problems in sets.values() for p in problems]
+    check_config(args.model, "--model", prompts, args.max_new_tokens)
     folder = open_folder(args, "eval", MAY_CHANGE, world)
-    actor = load_actor(args.model, world, compute_dtype(args.dtype, world))
+    dtype = compute_dtype(args.dtype, world)
+    actor = load_actor(args.model, world, dtype)
     sampling = sampling_of(args, stop_token_ids(actor, tokenizer, template))
+    check_generation(actor, tokenizer, min(prompts, key=len), args.model, world, dtype)
     digests = {f"--benchmarks {name}": digest(problems) for name, problems in sets.items()}
     digests["--template"] = digest([Problem(template or tokenizer.chat_template, "")])
     folder.begin(args, {"--model": actor.lm.digest} | digests, world)

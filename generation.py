@@ -15,11 +15,11 @@ from typing import Self
 
 import torch
 import torch.nn.functional as F
-from transformers import Cache, GenerationConfig, StoppingCriteria, StoppingCriteriaList
-from transformers.cache_utils import DynamicLayer
+from transformers import Cache, DynamicCache, GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from distributed import World, gather_list, number, own_slice, progress, stream_seed
-from models import Actor, whole_weights
+from distributed import World, gather_list, number, own_slice, progress, reading, refuse, stream_seed
+from models import TOLERANCE, Actor, whole_weights
 from rollout import Response, chat
 
 
@@ -75,10 +75,13 @@ def generate_responses(
     rows, batch = [], None
     torch.manual_seed(stream_seed(seed, "sampling", world.rank))
     responses: list[Response] = [None] * len(own)
+    joinable = keeps_only_attention(actor)
     bar = progress(len(own), label, "response", world)
     with whole_weights(actor), bar:
         while rows or waiting:
             free = sampling.batch - len(rows)
+            if not joinable:
+                free = 0 if rows else sum(len(own[row]) == len(own[waiting[0]]) for row in waiting[:free])
             if new := waiting[:free]:
                 fresh = prefill(actor, [own[row] for row in new], world.device)
                 batch = join(batch, fresh) if rows else fresh
@@ -98,9 +101,59 @@ def generate_responses(
             going = (~stops.finished_B).nonzero().flatten()
             rows = [rows[b] for b in going.tolist()]
             going = going.to(world.device)
-            batch.cache.batch_select_indices(going)
+            batch.cache.reorder_cache(going)
             batch.ids, batch.mask = ids[going], F.pad(batch.mask[going], (0, ids.shape[1] - width), value=1)
     return gather_list(responses, world)
+
+
+def keeps_only_attention(actor: Actor) -> bool:
+    """Does the model remember keys and values of its tokens only? Then rows can join in a cache."""
+    layers = DynamicCache(config=actor.lm.config).layers
+    return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
+
+
+@torch.no_grad()
+def check_generation(
+    actor: Actor, tokenizer, prompt: list[int], name: str, world: World, dtype: torch.dtype
+) -> None:
+    """Refuse a model of which a few greedy tokens are not those of plain `generate`, or not scored as they
+    were drawn; say it of one that cannot be drawn as others are. All ranks take part, and see the same."""
+    prompts, n = [prompt + prompt[len(prompt) // 2 :], prompt, prompt, prompt], 6
+    settings = dict(do_sample=False, max_new_tokens=n, output_logits=True, return_dict_in_generate=True)
+    plain, scored, swapped = [], [], [0.0]
+
+    def score(prompt: list[int], response: list[int]) -> torch.Tensor:
+        lengths = (torch.tensor([len(x)], device=world.device) for x in (prompt, response))
+        return actor.score((torch.tensor([prompt + response], device=world.device), *lengths))[0].cpu()
+
+    with reading(f"--model {name}: it fails while a few tokens are generated", Exception):
+        for tokens in prompts[:2]:
+            ids = torch.tensor([tokens], device=world.device)
+            how = dict(attention_mask=torch.ones_like(ids), generation_config=GenerationConfig(**settings))
+            with whole_weights(actor):
+                out = actor.generate(inputs=ids, **how)
+            logp_NV = torch.log_softmax(torch.cat(out.logits).float() / actor.temperature, dim=-1)
+            drawn = out.sequences[0, len(tokens) :].tolist(), logp_NV.amax(1).cpu()
+            response, logp_N = gather_list([drawn], world)[0]
+            plain.append(response)
+            scored.append((score(tokens, response) - logp_N).abs().mean().item())
+        # a token that the second has later or never ends the first, and the fourth prompt takes its place
+        ends = [t for t in plain[0] if plain[0].index(t) < (plain[1] + [t]).index(t)]
+        sampling = Sampling(n, 0.0, frozenset(ends[:1]), (), batch=3)
+        drawn = generate_responses(actor, tokenizer, prompts * world.size, sampling, world, 0, "check")
+        for ours, expected in zip(drawn, [*plain, plain[1], plain[1]] * world.size):
+            at = [t for t, (a, b) in enumerate(zip(ours.tokens, expected)) if a != b]
+            if at:  # rounding may swap tokens of about equal probability: in bf16, of 0.25 nats apart
+                pair = [score(ours.prompt, x[: at[0] + 1])[-1].item() for x in (ours.tokens, expected)]
+                swapped.append(abs(pair[0] - pair[1]) / 3)
+    for what, nats in [("scored otherwise than it is drawn", scored), ("not that of `generate`", swapped)]:
+        off = max(gather_list(nats, world))
+        refuse(not off < 2 * TOLERANCE[dtype],
+               f"--model {name}: a greedy response of {n} tokens is {what} (by {off:.2g} nats); it cannot be "
+               "trained with this version of transformers.")
+    if world.is_main and not keeps_only_attention(actor):
+        print(f"{name} keeps more than keys and values: only prompts of one length are drawn together, and "
+              "none takes the place of a response that has ended.", flush=True)
 
 
 def stop_token_ids(actor: Actor, tokenizer, template: str | None) -> set[int]:
@@ -176,8 +229,8 @@ class RoomyLayer(DynamicLayer):
         self.keys, self.values = (room[:, :, :end] for room in self.room)
         return self.keys, self.values
 
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        super().batch_select_indices(indices)
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        super().reorder_cache(beam_idx)
         self.room = None
 
     def join(self, other: Self, columns: int) -> None:
@@ -206,11 +259,12 @@ def prefill(actor: Actor, prompts: list[list[int]], device: torch.device) -> Bat
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in unique], device=device)
     # generate always draws a token; this one is forgotten
     settings = GenerationConfig(do_sample=False, max_new_tokens=1)
-    cache = Cache(layer_class_to_replicate=RoomyLayer)
+    roomy = keeps_only_attention(actor)
+    cache = Cache(layer_class_to_replicate=RoomyLayer) if roomy else DynamicCache(config=actor.lm.config)
     inputs = dict(inputs=ids[:, :-1], attention_mask=mask[:, :-1])
     actor.generate(**inputs, past_key_values=cache, generation_config=settings)
     rows = torch.tensor([unique[tuple(prompt)] for prompt in prompts], device=device)
-    cache.batch_select_indices(rows)
+    cache.reorder_cache(rows)
     return Batch(ids[rows], mask[rows], cache)
 
 

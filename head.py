@@ -17,15 +17,15 @@ HEAD_CHUNK = 256
 
 
 def score(
-    hidden_NH, weight_VH, targets_N, temperature: float, with_slope: bool = False
+    hidden_NH, weight_VH, targets_N, temperature: float, cap: float | None = None, with_slope: bool = False
 ) -> list[torch.Tensor]:
     """-> log π(target | state), the entropy of π(· | state) in nats and, if asked for, the length of
-    ∂ log π(target | state)/∂z, √((1 − p_y)² + Σ_{i≠y} p_i²); each [N] fp32, without gradient."""
+    ∂ log π(target | state)/∂z, √((1 − p_y)² + Σ_{i≠y} p_i²); each [N] fp32, without gradient. z: `logits`."""
     n, device = len(hidden_NH), hidden_NH.device
     scores = [torch.empty(n, dtype=torch.float32, device=device) for _ in range(2 + with_slope)]
     with torch.no_grad():
         for part in chunks(len(hidden_NH)):
-            logp_CV = log_softmax(hidden_NH[part], weight_VH, temperature)
+            logp_CV = torch.log_softmax(logits(hidden_NH[part], weight_VH, temperature, cap), dim=-1)
             p_CV = logp_CV.exp()
             scores[0][part] = logp_CV.gather(1, targets_N[part, None]).squeeze(1)
             scores[1][part] = entropy(logp_CV, p_CV)
@@ -41,13 +41,14 @@ def score(
 
 def loss(
     hidden_NH: torch.Tensor, weight_VH: torch.Tensor, targets_N: torch.Tensor, temperature: float,
-    token_loss: Callable, with_entropy: bool, weights_N: torch.Tensor, data: NamedTuple
+    token_loss: Callable, with_entropy: bool, weights_N: torch.Tensor, data: NamedTuple,
+    cap: float | None = None
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """-> Σ weight · loss over the tokens, differentiable in hidden_NH and weight_VH; sums of what is logged.
 
     token_loss(logp_C, entropy_C, data of these tokens) -> their losses [C], and what to log of them, name ->
-    [C]; entropy_C is NaN without with_entropy. data holds [N] arrays. With z = h Wᵀ / temperature and p =
-    softmax(z): ∂log p_y/∂z_i = 1[i=y] − p_i, ∂H/∂z_i = −p_i (log p_i + H).
+    [C]; entropy_C is NaN without with_entropy. data holds [N] arrays. With z of `logits` and p = softmax(z):
+    ∂log p_y/∂z_i = 1[i=y] − p_i, ∂H/∂z_i = −p_i (log p_i + H), and z' = 1 − (z/cap)² where z is capped.
     """
     total, logged = torch.zeros((), device=hidden_NH.device), {}
     grad_hidden_NH = torch.empty_like(hidden_NH)
@@ -56,7 +57,10 @@ def loss(
     with torch.no_grad():
         for part in chunks(len(hidden_NH)):
             target_C1 = targets_N[part, None]
-            logp_CV = log_softmax(hidden_NH[part], weight_VH, temperature)
+            z_CV = logits(hidden_NH[part], weight_VH, temperature, cap)
+            logp_CV = torch.log_softmax(z_CV, dim=-1)
+            slope_CV = None if cap is None else 1 - (z_CV / cap).square()
+            del z_CV
             logp_C = logp_CV.gather(1, target_C1).squeeze(1)
             p_CV = logp_CV.exp() if with_entropy else logp_CV.exp_()
             entropy_C = entropy(logp_CV, p_CV) if with_entropy else torch.full_like(logp_C, torch.nan)
@@ -78,13 +82,14 @@ def loss(
             else:
                 logp_CV.add_(entropy_C[:, None]).mul_(-by_entropy_C[:, None]).sub_(by_logp_C[:, None])
                 p_CV.mul_(logp_CV)
-            grad_CV = p_CV.scatter_add_(1, target_C1, by_logp_C[:, None]).to(hidden_NH.dtype)
+            grad_CV = p_CV.scatter_add_(1, target_C1, by_logp_C[:, None])
+            grad_CV = (grad_CV if cap is None else grad_CV.mul_(slope_CV)).to(hidden_NH.dtype)
             grad_hidden_NH[part] = grad_CV @ weight_VH
             if grad_CV.dtype == torch.float32:
                 grad_weight_VH.addmm_(grad_CV.T, hidden_NH[part])  # without a second [V, H] array
             else:
                 grad_weight_VH += grad_CV.T @ hidden_NH[part]
-            del logp_CV, p_CV, grad_CV  # before the next chunk's logits are made
+            del logp_CV, p_CV, grad_CV, slope_CV  # before the next chunk's logits are made
     grad_weight_VH = grad_weight_VH.to(weight_VH.dtype)
     return KnownGradient.apply(hidden_NH, weight_VH, total, grad_hidden_NH, grad_weight_VH), logged
 
@@ -107,9 +112,10 @@ def chunks(n: int) -> Iterator[slice]:
     return (slice(i, i + HEAD_CHUNK) for i in range(0, n, HEAD_CHUNK))
 
 
-def log_softmax(hidden_CH: torch.Tensor, weight_VH: torch.Tensor, temperature: float) -> torch.Tensor:
-    """-> log π of every token of the vocabulary, [C, V] fp32"""
-    return torch.log_softmax((hidden_CH @ weight_VH.T).float().div_(temperature), dim=-1)
+def logits(hidden_CH: torch.Tensor, weight_VH, temperature: float, cap: float | None) -> torch.Tensor:
+    """-> z = h Wᵀ / temperature of every token of the vocabulary, or cap · tanh(z / cap); [C, V] fp32"""
+    z_CV = (hidden_CH @ weight_VH.T).float().div_(temperature)
+    return z_CV if cap is None else z_CV.div_(cap).tanh_().mul_(cap)
 
 
 def entropy(logp_CV: torch.Tensor, p_CV: torch.Tensor) -> torch.Tensor:

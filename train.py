@@ -33,9 +33,9 @@ from distributed import StopRequest, UserError, World, gather_list, generator, n
 from distributed import load_checkpoint, save_checkpoint, saved_steps, stream_seed, writing
 from evaluate import evaluate, summarise
 from folder import Folder, Log, Stopwatch, digest, open_folder, rollout_samples
-from generation import Sampling, generate_responses, sampling_of, stop_token_ids
-from models import Actor, MiniCritic, compute_dtype, load_actor, load_config, load_critic, load_tokenizer
-from models import save_actor, save_critic
+from generation import Sampling, check_generation, generate_responses, sampling_of, stop_token_ids
+from models import Actor, MiniCritic, check_config, compute_dtype, load_actor, load_config, load_critic
+from models import load_tokenizer, save_actor, save_critic
 from rollout import Problem, Rollout, load_problems, make_rollout, problems_of_step, prompt_tokens
 from rollout import read_template, verify
 from updates import adamw, offloaded, score_responses
@@ -282,11 +282,15 @@ def set_up(args: argparse.Namespace, world: World) -> Run:
     template = read_template(args.template, tokenizer, args.model)
     problems = load_problems(args.data, args.n_problems, args.seed)
     held_out = load_problems(args.eval_data, None, args.seed, "test", "--eval-data") if args.eval_data else []
-    longest_prompt = max(len(prompt_tokens(p.problem, template, tokenizer)) for p in problems + held_out)
-    longest = longest_prompt + args.max_new_tokens
+    prompts = [prompt_tokens(p.problem, template, tokenizer) for p in problems + held_out]
+    longest = max(map(len, prompts)) + args.max_new_tokens
     refuse(longest > args.token_budget,
            f"--token-budget {args.token_budget} cannot hold the longest prompt and response "
            f"({longest} tokens).")
+    rows = check_config(args.model, "--model", prompts, args.max_new_tokens)
+    drawn = [i for i in tokenizer.get_vocab().values() if i < rows]
+    for name in dict.fromkeys(names):
+        check_config(name, "--critics", prompts, args.max_new_tokens, drawn)
     folder = open_folder(args, args.algo, MAY_CHANGE, world)
     done = max(saved_steps(folder.path / "checkpoint"), default=0)
     refuse(args.resume and args.critic_warmup + args.steps < done,
@@ -296,6 +300,7 @@ def set_up(args: argparse.Namespace, world: World) -> Run:
     dtype = compute_dtype(args.dtype, world)
     actor = load_actor(args.model, world, dtype, args.gradient_checkpointing, args.temperature)
     critics = [load_critic(name, world, dtype, args.gradient_checkpointing) for name in names]
+    check_generation(actor, tokenizer, min(prompts, key=len), args.model, world, dtype)
     digests = {"--data": digest(problems), "--eval-data": digest(held_out), "--model": actor.lm.digest}
     digests["--critics"] = " ".join(critic.backbone.digest for critic in critics)
     digests["--template"] = digest([Problem(template or tokenizer.chat_template, "")])

@@ -26,7 +26,7 @@ torch.set_num_threads(1)
 def shape(**changes) -> dict:
     base = dict(
         vocab_size=64, hidden_size=32, num_hidden_layers=2, intermediate_size=48, num_attention_heads=2,
-        num_key_value_heads=1, max_position_embeddings=256, initializer_range=0.2,
+        num_key_value_heads=1, max_position_embeddings=16384, initializer_range=0.2,
         pad_token_id=0, eos_token_id=1, bos_token_id=None
     )
     return base | changes

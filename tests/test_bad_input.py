@@ -49,6 +49,7 @@ TRAIN = [
     ("--algo ppo --filter-fraction 0.5", "needs a signal"),
     ("--token-budget 10", "smaller than a response"),
     ("--token-budget 85", "cannot hold the longest prompt and response"),
+    ("--max-new-tokens 300", "beyond 256 tokens its context (max_position_embeddings) ends"),
     ("--critics a b c", "names 3 models for --n-critics 2"),
     ("--algo grpo --n-critics 2", "--algo grpo has no critics"),
     ("--algo grpo --mask-by std", "need critics"),
@@ -179,7 +180,7 @@ def test_a_mistake_gets_one_sentence_and_exit_code_2_and_nothing_is_written(
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     before, out = contents(files), tmp_path / "run"
-    flags = flags.replace("GOOD", "--model tiny/actor --benchmarks tiny/test.jsonl")
+    flags = flags.replace("GOOD", "--model tiny/actor --benchmarks tiny/test.jsonl --max-new-tokens 80")
     flags = flags.replace("OWN", "--critics tiny/critic --data tiny/test.jsonl --n-problems 0 --model")
     argv = ["" if flag == "''" else flag for flag in flags.replace("DIR", str(files)).split()]
     if "--out" not in flags and "--resume" not in flags:

@@ -21,11 +21,14 @@ def random_states(n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("entropy_coef", [0.0, 0.3])
 @pytest.mark.parametrize(
-    "n, chunk, temperature, scale",
-    [(1, 256, 1.0, 1.0), (100, 7, 0.7, 2.0), (100, 100, 1.3, 0.0), (100, 256, 0.7, 0.5)]
+    "n, chunk, temperature, scale, cap",
+    [
+        (1, 256, 1.0, 1.0, None), (100, 7, 0.7, 2.0, None), (100, 100, 1.3, 0.0, None),
+        (100, 256, 0.7, 0.5, None), (100, 7, 0.7, 2.0, 5.0), (100, 256, 1.0, 1.0, 30.0)
+    ]
 )
 def test_the_head_equals_full_logits_in_values_and_gradients(
-    monkeypatch, n, chunk, temperature, scale, entropy_coef
+    monkeypatch, n, chunk, temperature, scale, cap, entropy_coef
 ):
     monkeypatch.setattr(head, "HEAD_CHUNK", chunk)
     hidden, weight, targets = random_states(n)
@@ -39,10 +42,12 @@ def test_the_head_equals_full_logits_in_values_and_gradients(
         return loss, {"slope": data.slope}
 
     def chunked(h, w):
-        return head.loss(h, w, targets, temperature, token_loss, entropy_coef > 0, weights, data)
+        return head.loss(h, w, targets, temperature, token_loss, entropy_coef > 0, weights, data, cap)
 
     def full(h, w):
-        distribution = torch.distributions.Categorical(logits=h @ w.T / temperature)
+        logits = h @ w.T / temperature
+        logits = logits if cap is None else cap * torch.tanh(logits / cap)
+        distribution = torch.distributions.Categorical(logits=logits)
         loss, logged = token_loss(distribution.log_prob(targets), distribution.entropy(), data)
         return (weights * loss).sum(), {"slope": (weights.double() * logged["slope"]).sum()}
 

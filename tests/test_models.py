@@ -5,13 +5,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import (
-    AutoModelForCausalLM,
-    GraniteConfig,
-    GraniteForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-)
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PhiConfig, PhiForCausalLM
 
 import asyppo
 from critics import ValueData, ensemble_values
@@ -51,14 +45,15 @@ def test_scores_are_those_of_the_next_token_in_plain_transformers(model, request
 
 
 def test_a_model_whose_logits_are_not_a_plain_head_is_refused(tmp_path, world):
-    GraniteForCausalLM(GraniteConfig(**shape(logits_scaling=8.0))).save_pretrained(tmp_path)
+    model = PhiForCausalLM(PhiConfig(**shape()))
+    torch.nn.init.ones_(model.lm_head.bias)
+    model.save_pretrained(tmp_path)
     with pytest.raises(UserError, match="plain linear map"):
         load_actor(str(tmp_path), world, torch.float32)
 
 
 def test_dropout_is_off_even_in_training_mode(model_with_dropout, world):
-    actor = load_actor(model_with_dropout, world, torch.float32)
-    assert actor.training
+    actor = load_actor(model_with_dropout, world, torch.float32).train()
     inputs = torch.randint(3, 60, (2, 12)), torch.tensor([4, 4]), torch.tensor([8, 8])
     with torch.no_grad():
         assert torch.equal(actor.score(inputs), actor.score(inputs))
@@ -67,8 +62,8 @@ def test_dropout_is_off_even_in_training_mode(model_with_dropout, world):
 def test_weights_stay_in_fp32_under_bf16_compute_and_dropout_is_off_everywhere(model_with_dropout, world):
     rollout = make_synthetic_rollout()
     for load in (load_actor, load_critic):
-        model = load(model_with_dropout, world, torch.bfloat16)
-        assert {p.dtype for p in model.parameters()} == {torch.float32} and model.training
+        model = load(model_with_dropout, world, torch.bfloat16).train()
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
         first, second = (score_responses(model, rollout, 4096, world) for _ in range(2))
         assert torch.equal(first, second)
 
