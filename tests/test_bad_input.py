@@ -181,7 +181,8 @@ def test_a_mistake_gets_one_sentence_and_exit_code_2_and_nothing_is_written(
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     before, out = contents(files), tmp_path / "run"
     flags = flags.replace("GOOD", "--model tiny/actor --benchmarks tiny/test.jsonl --max-new-tokens 80")
-    flags = flags.replace("OWN", "--critics tiny/critic --data tiny/test.jsonl --n-problems 0 --max-new-tokens 80 --model")
+    own = "--critics tiny/critic --data tiny/test.jsonl --n-problems 0 --max-new-tokens 80 --model"
+    flags = flags.replace("OWN", own)
     argv = ["" if flag == "''" else flag for flag in flags.replace("DIR", str(files)).split()]
     if "--out" not in flags and "--resume" not in flags:
         argv += ["--out", out]
