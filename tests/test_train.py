@@ -63,7 +63,7 @@ def test_the_baselines_are_settings_of_the_same_code(tmp_path, algo, critics):
 
 def test_a_run_of_two_processes_saves_models_that_plain_transformers_loads(tmp_path):
     out = tmp_path / "run"
-    launch("train.py", "--out", out, "--steps", 2, *SMALL, "--save-every", 1, processes=2)
+    launch("train.py", "--out", out, "--steps", 2, *FEW, "--save-every", 1, processes=2)
     model, tokenizer = (c.from_pretrained(out / "model") for c in (AutoModelForCausalLM, AutoTokenizer))
     base = AutoModelForCausalLM.from_pretrained(ROOT / "tiny/actor")
     assert any(not torch.equal(a, b) for a, b in zip(model.parameters(), base.parameters()))
@@ -73,7 +73,7 @@ def test_a_run_of_two_processes_saves_models_that_plain_transformers_loads(tmp_p
     # the critics can be used again, heads included
     run(
         "train.py", "--out", tmp_path / "again", "--critics", out / "critic0", out / "critic1",
-        "--lr", "1e-9", "--critic-lr", "1e-9", "--steps", 1, *SMALL, "--eval-data", ""
+        "--lr", "1e-9", "--critic-lr", "1e-9", "--steps", 1, *FEW
     )
     before, after = rows(out)[-1]["value_mean"], rows(tmp_path / "again")[-1]["value_mean"]
     assert after == pytest.approx(before, abs=0.1) and abs(after) > 1e-3
