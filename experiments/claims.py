@@ -13,7 +13,8 @@ Seeds are paired: two runs of one seed see the same problems in the same order. 
 95 % interval over seeds (Student's t). The verdict on "A is better than B", δ being the smallest difference
 that counts (said below, before any run): *holds* if the whole interval is above 0 and its middle at least δ,
 *contradicted* if it is below δ, else *undecided here*. "A is no worse than B" holds if the interval is above
-−δ, and is contradicted if it is below 0 with a middle of −δ or less.
+−δ, and is contradicted if it is below 0 with a middle of −δ or less. C13, time and memory, is
+benchmarks/gpu.py's; C16, other models and tasks, is `--` with other flags.
 """
 
 import argparse
@@ -99,12 +100,12 @@ class Claim:
 
 
 CLAIMS = [
-    Claim("C1", "one mini-critic guides a larger actor as well as a critic of its size", "one mini-critic", "ppo",
-          no_worse=True),
+    Claim("C1", "one mini-critic guides a larger actor as well as a critic of its size", "one mini-critic",
+          "ppo", no_worse=True),
     Claim("C2", "shards of groups raise the score of an ensemble", "group shards", "naive ensemble"),
     Claim("C2", "shards of groups raise σ", "group shards", "naive ensemble", "sigma", 0.001),
-    Claim("C2", "an ensemble on the same data is hardly better than one critic", "one mini-critic", "naive ensemble",
-          no_worse=True),
+    Claim("C2", "an ensemble on the same data is hardly better than one critic", "one mini-critic",
+          "naive ensemble", no_worse=True),
     Claim("C2", "shards of groups are better than shards of prompts", "group shards", "prompt shards"),
     Claim("C3", "AsyPPO is better than GRPO", "asyppo", "grpo"),
     Claim("C3", "AsyPPO is better than PPO", "asyppo", "ppo"),
@@ -123,7 +124,6 @@ CLAIMS = [
     Claim("C10", "groups of 32 are better than groups of 4", "G 32", "G 4"),
     Claim("C11", "larger critics are better", "larger critics", "asyppo"),
     Claim("C12", "σ and the size of a token's gradient correlate", "asyppo", None, "sigma_gradient", 0.1),
-    Claim("C13", "a step is no slower than PPO's", "asyppo", "ppo", "speed", 0.05, no_worse=True),
     Claim("C14", "two critics together explain more than each alone", "asyppo", None, "ensemble_gain", 0.01),
     Claim("C15", "AsyPPO is better than PPO with remedies (λ 0.95, warm-up)", "asyppo", "ppo, λ 0.95, warm-up"),
 ] + [
@@ -155,10 +155,9 @@ SCORES = {
     "sigma_gradient": lambda row: mean_of(row, "value_std_gradient_corr"),
     "ensemble_gain": lambda row: mean_of(row, "ensemble/explained_variance") - statistics.fmean(
         mean_of(row, f"critic{m}/explained_variance") for m in (0, 1)),
-    "speed": lambda row: -math.log(row["seconds"]),  # difference 0.05: 5 % of the time
 }
 # 97.5 % points of Student's t by degrees of freedom
-T = (math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145)
+T = (math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160)
 
 
 def interval(differences: list[float]) -> tuple[float, float, float]:
@@ -181,7 +180,8 @@ def verdict(claim: Claim, differences: list[float]) -> str:
         return "contradicted"
     if len(differences) < 2:
         return "undecided here (one seed)"
-    return f"undecided here (about {math.ceil((2 * 2 * statistics.stdev(differences) / delta) ** 2)} seeds would decide)"
+    seeds = math.ceil((2 * 2 * statistics.stdev(differences) / delta) ** 2)
+    return f"undecided here (about {seeds} seeds would decide)"
 
 
 def differences(claim: Claim, rows: dict) -> list[float]:
@@ -204,6 +204,18 @@ def table(rows: dict, claims: list[Claim]) -> str:
             cells = (claim.name, claim.sentence, a, b, score, text, len(each), verdict(claim, each))
             lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
+
+
+def flags_of(name: str, more: list[str] = ()) -> str:
+    return " ".join(filter(None, (BASE, VARIANTS[name], shlex.join(more))))
+
+
+def rows_by_variant(done: dict[str, dict], more: list[str] = ()) -> dict[str, dict[int, dict]]:
+    """digest -> line of results, as variant -> seed -> line; those with other flags behind `--` are left out."""
+    return {
+        name: {row["seed"]: row for row in done.values() if row["flags"] == flags_of(name, more)}
+        for name in VARIANTS
+    }
 
 
 # -- runs ----------------------------------------------------------------------------------------------------
@@ -241,12 +253,13 @@ def run(flags: str, seed: int, folder: Path) -> dict:
     """A whole run of train.py in `folder`, or what was left of it; errors: the run's own, with its log."""
     folder.mkdir(parents=True, exist_ok=True)
     again = ["--resume"] if (folder / "run/config.json").exists() else []
-    command = [sys.executable, "train.py", "--out", folder / "run", "--seed", str(seed), *shlex.split(flags), *again]
+    command = [sys.executable, "train.py", "--out", folder / "run", "--seed", str(seed), *again]
+    command += shlex.split(flags)
     with (folder / "log.txt").open("a") as log:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         code = subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, env=environment).returncode
     if code:
-        raise RuntimeError(f"train.py {flags} --seed {seed} ended with {code}; its words are in {folder}/log.txt")
+        raise RuntimeError(f"train.py {flags} --seed {seed} ended with {code}; it says why in {folder}/log.txt")
     return line_of(folder / "run", flags, seed)
 
 
@@ -277,7 +290,8 @@ def run_all(missing: list[tuple[str, int]], folder: Path, results: Path, jobs: i
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     add = parser.add_argument
     add("--claim", nargs="+", choices=sorted({claim.name for claim in CLAIMS}), help="only these; default: all")
     add("--seeds", type=int, default=8, help="seeds 0 … N − 1 of every variant")
@@ -291,15 +305,11 @@ def main(argv: list[str] | None = None) -> int:
 
     claims = [claim for claim in CLAIMS if not args.claim or claim.name in args.claim]
     names = dict.fromkeys(name for claim in claims for name in (claim.a, claim.b) if name)
-    flags = {name: " ".join(filter(None, (BASE, VARIANTS[name], shlex.join(args.flags)))) for name in names}
     done = finished(args.results)
-    wanted = [(flags[name], seed) for seed in range(args.seeds) for name in names]
+    wanted = [(flags_of(name, args.flags), seed) for seed in range(args.seeds) for name in names]
     missing = [each for each in wanted if digest_of(*each) not in done]
     if args.table:
-        rows = {
-            name: {row["seed"]: row for row in done.values() if row["flags"] == flags[name]} for name in names
-        }
-        print(table(rows, claims))
+        print(table(rows_by_variant(done, args.flags), claims))
     elif args.list:
         for claim in claims:
             versus = f"{claim.a} | {claim.b}" if claim.b else claim.a
