@@ -58,8 +58,8 @@ def majority(answers: list[str | None], rewards: list[float]) -> float:
 
 def interval(scores_P: np.ndarray) -> tuple[float, float] | None:
     """95 % interval of the mean over problems, the unit of sampling: a problem's K responses are not
-    independent of one another. Wilson's with continuity correction (Newcombe 1998, method 4) for the number of
-    independent responses that scatter as the problems' scores do, at least P. None for a single problem.
+    independent of one another. Wilson's with continuity correction (Newcombe 1998, method 4) for the number
+    of independent responses that scatter as the problems' scores do, at least P. None for a single problem.
 
     Few problems that are neither all right nor all wrong say little about the scatter, so it is drawn towards
     its bound, wholly dependent responses, as if by one problem more.
@@ -146,9 +146,9 @@ def table(results: dict[str, dict]) -> str:
 
 # -- two evaluations -----------------------------------------------------------------------------------------
 def paired_interval(a_P: np.ndarray, b_P: np.ndarray) -> tuple[float, float] | None:
-    """95 % interval of mean A − mean B on the same problems, from the interval of each (Newcombe 1998, method
-    10): what is hard for A is hard for B, so that they vary together. The correlation is drawn towards 0 as if
-    by one problem more, beside those on which they differ."""
+    """95 % interval of mean A − mean B on the same problems, from the interval of each (Newcombe 1998,
+    method 10): what is hard for A is hard for B, so that they vary together. The correlation is drawn towards
+    0 as if by one problem more, beside those on which they differ."""
     if len(a_P) < 2:
         return None
     (low_a, high_a), (low_b, high_b), a, b = interval(a_P), interval(b_P), a_P.mean(), b_P.mean()
@@ -194,7 +194,8 @@ def compare(path_a: str, path_b: str) -> str:
         verdict = "one problem: nothing can be said" if ends is None else "no difference shown"
         if ends and (ends[0] > 1e-9 or ends[1] < -1e-9):
             verdict = "A is better" if a > b else "B is better"
-        lines.append(f"{name:<16} {a:>8.1%} {b:>8.1%} {a - b:>+8.1%}   {interval_text(ends, '+')}   {verdict}")
+        shares = f"{a:>8.1%} {b:>8.1%} {a - b:>+8.1%}"
+        lines.append(f"{name:<16} {shares}   {interval_text(ends, '+')}   {verdict}")
     return "\n".join(lines)
 
 

@@ -114,8 +114,10 @@ CLAIMS = [
     Claim("C5", "5 % by σ are better masked than 5 % by entropy", "mask σ 5 %", "mask entropy 5 %"),
     Claim("C5", "20 % by σ are better masked than 20 % at random", "asyppo", "mask random 20 %"),
     Claim("C6", "σ and entropy correlate", "asyppo", None, "sigma_entropy", 0.1),
-    Claim("C7", "the σ filter helps where the entropy bonus is large", "β up, filter σ 20 %", "β up, no filter"),
-    Claim("C7", "the σ filter is better than one by entropy", "β up, filter σ 20 %", "β up, filter entropy 20 %"),
+    Claim("C7", "the σ filter helps where the entropy bonus is large", "β up, filter σ 20 %",
+          "β up, no filter"),
+    Claim("C7", "the σ filter is better than one by entropy", "β up, filter σ 20 %",
+          "β up, filter entropy 20 %"),
     Claim("C8", "two critics are better than one", "asyppo", "one mini-critic"),
     Claim("C8", "three add little", "asyppo", "three critics", no_worse=True),
     Claim("C8", "four add little", "asyppo", "four critics", no_worse=True),
@@ -125,7 +127,7 @@ CLAIMS = [
     Claim("C11", "larger critics are better", "larger critics", "asyppo"),
     Claim("C12", "σ and the size of a token's gradient correlate", "asyppo", None, "sigma_gradient", 0.1),
     Claim("C14", "two critics together explain more than each alone", "asyppo", None, "ensemble_gain", 0.01),
-    Claim("C15", "AsyPPO is better than PPO with remedies (λ 0.95, warm-up)", "asyppo", "ppo, λ 0.95, warm-up"),
+    Claim("C15", "AsyPPO is better than PPO with λ 0.95 and a warm-up", "asyppo", "ppo, λ 0.95, warm-up"),
 ] + [
     Claim("ours", f"{a} is better than plain AsyPPO", a, "asyppo") for a in (
         "crossfit", "critics last", "warm-up", "critic states", "critic norm", "gate", "adaptive k", "λ 0.95",
@@ -170,7 +172,7 @@ def interval(differences: list[float]) -> tuple[float, float, float]:
 
 
 def verdict(claim: Claim, differences: list[float]) -> str:
-    """As the docstring of this file says it; for what is undecided, the seeds that would make the interval δ/2
+    """As this file's docstring says it; for what is undecided, the seeds with which the interval would be δ/2
     wide to each side."""
     middle, low, high = interval(differences)
     delta = claim.delta
@@ -211,7 +213,7 @@ def flags_of(name: str, more: list[str] = ()) -> str:
 
 
 def rows_by_variant(done: dict[str, dict], more: list[str] = ()) -> dict[str, dict[int, dict]]:
-    """digest -> line of results, as variant -> seed -> line; those with other flags behind `--` are left out."""
+    """digest -> line of results, as variant -> seed -> line, without those that have other flags."""
     return {
         name: {row["seed"]: row for row in done.values() if row["flags"] == flags_of(name, more)}
         for name in VARIANTS
@@ -220,8 +222,8 @@ def rows_by_variant(done: dict[str, dict], more: list[str] = ()) -> dict[str, di
 
 # -- runs ----------------------------------------------------------------------------------------------------
 KEPT = (
-    "reward_mean", "entropy", "clip_frac_last", "grad_norm", "value_std_p50", "value_std_within", "critic_corr",
-    "value_std_entropy_corr", "value_std_gradient_corr", "ensemble/explained_variance",
+    "reward_mean", "entropy", "clip_frac_last", "grad_norm", "value_std_p50", "value_std_within",
+    "critic_corr", "value_std_entropy_corr", "value_std_gradient_corr", "ensemble/explained_variance",
     *(f"critic{m}/explained_variance{which}" for m in range(4) for which in ("", "_heldout")),
 )
 
@@ -259,7 +261,8 @@ def run(flags: str, seed: int, folder: Path) -> dict:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         code = subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, env=environment).returncode
     if code:
-        raise RuntimeError(f"train.py {flags} --seed {seed} ended with {code}; it says why in {folder}/log.txt")
+        log = folder / "log.txt"
+        raise RuntimeError(f"train.py {flags} --seed {seed} ended with {code}; it says why in {log}")
     return line_of(folder / "run", flags, seed)
 
 

@@ -54,7 +54,8 @@ def test_every_claim_names_variants_and_every_variant_is_of_use():
 
 
 def test_runs_are_made_once_and_leave_a_line_from_which_the_verdict_is_drawn(tmp_path):
-    command = ["experiments/claims.py", "--claim", "C6", "--seeds", 1, "--results", tmp_path / "results.jsonl"]
+    command = ["experiments/claims.py", "--claim", "C6", "--seeds", 1]
+    command += ["--results", tmp_path / "results.jsonl"]
     (tmp_path / "test.jsonl").write_text('{"problem": "1+2+3", "answer": "6"}\n')
     few = [*FEW[:-1], tmp_path / "test.jsonl", "--max-new-tokens", 24, "--steps", 1]
     flags = ["--folder", tmp_path / "runs", "--", *few]

@@ -56,7 +56,8 @@ def test_a_table_worked_by_hand():
     assert row["pass@"] == {"1": 0.5, "2": 0.75} and row["maj@k"] == 0.5
     assert row["scores"] == [1, 0.5, 0, 0.5]
     # variance 1/6, three telling problems: scatter (3/6 + 1/4) / 4 = 3/16, as of 16/3 independent responses;
-    # low = (16/3 + 3.8416 − 1 − 1.96 √(3.8416 − 2 − 0.1875 + 2 (8/3 + 1))) / (2 (16/3 + 3.8416)) = 2.299 / 18.35
+    # low = (16/3 + 3.8416 − 1 − 1.96 √(3.8416 − 2 − 0.1875 + 2 (8/3 + 1))) / (2 (16/3 + 3.8416))
+    #     = 2.299 / 18.35
     assert row["interval"] == pytest.approx((0.1253, 0.8747), abs=1e-4)
     assert summarise(made_up_records([[1, 0]]))["interval"] is None  # one problem proves nothing
     # beside a benchmark of two problems, all of them right: the average counts benchmarks, not problems
@@ -93,7 +94,7 @@ def test_the_interval_holds_the_truth_from_30_problems_at_means_of_3_to_97_perce
 
 @pytest.mark.parametrize("n_problems, k", [(30, 1), (30, 4), (30, 64), (100, 4)])
 def test_the_paired_interval_holds_the_true_difference(n_problems, k):
-    """Difficulties of A and B: equal, shifted, or only correlated; a bootstrap of 30 held it in 85 to 95 %."""
+    """Difficulties of A and B: equal, shifted, or only correlated; a bootstrap of 30 held it in 85 %."""
     rng = np.random.default_rng(1)
     for centre, spread in itertools.product((-4, -1, 3), (0.1, 3)):
         for shift, noise in ((0, 0), (0.5, 1), (2, 0)):

@@ -87,8 +87,10 @@ def test_a_browser_shows_the_responses_and_the_numbers_of_the_token_in_the_addre
     (tmp_path / "page.html").write_text(f"{page}<script>setTimeout(() => {{ {keys} }}, 500)</script>")
     done = subprocess.run(
         [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", "--no-first-run", f"--user-data-dir={tmp_path}/profile",
-         "--virtual-time-budget=3000", "--dump-dom", f"{(tmp_path / 'page.html').as_uri()}#show=ratio&at=3.{t - 1}"],
+         "--disable-component-update", "--disable-sync", "--no-first-run",
+          f"--user-data-dir={tmp_path}/profile",
+         "--virtual-time-budget=3000", "--dump-dom",
+          f"{(tmp_path / 'page.html').as_uri()}#show=ratio&at=3.{t - 1}"],
         capture_output=True, text=True, timeout=60,
     )
     dom = done.stdout

@@ -186,11 +186,12 @@ SPOILT = {
 
 @pytest.mark.parametrize("flags, learns", [("", False), ("--no-whiten", True)], ids=["whitened", "raw"])
 def test_a_batch_without_a_right_answer_teaches_the_critics_and_not_the_policy(tmp_path, flags, learns):
-    """Its advantages are what the critics leave unexplained: whitening would make an ordinary step of them."""
+    """Its advantages are what the critics leave unexplained: whitening would make a whole step of them."""
     data = tmp_path / "data.jsonl"
     data.write_text('{"problem": "4-2", "answer": "2"}\n{"problem": "4-2", "answer": "99"}\n')
     run("train.py", "--out", tmp_path / "run", "--data", data, "--n-problems", 0, "--eval-data", "",
-        "--steps", 2, "--prompts-per-step", 1, "--group-size", 8, "--entropy-coef", 0, "--seed", 1, *flags.split())
+        "--steps", 2, "--prompts-per-step", 1, "--group-size", 8, "--entropy-coef", 0,
+        "--seed", 1, *flags.split())
     first, second = rows(tmp_path / "run")
     assert first["reward_mean"] > 0 == second["reward_mean"] and second["adv_std"] > 0
     assert second["critic0/grad_norm"] > 0 and (second["grad_norm"] > 0) is learns
