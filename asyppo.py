@@ -160,7 +160,7 @@ def update_policy(actor, optimizer, rollout, data: PolicyData, args, step: int, 
     token_loss = partial(
         policy_loss, clip_low=args.clip_low, clip_high=args.clip_high, entropy_coef=args.entropy_coef
     )
-    n_minibatches = len(rollout) // args.minibatch_size
+    n_minibatches = -(-len(rollout) // args.minibatch_size)
     updates = update_model(
         actor, optimizer, partial(actor.loss, token_loss=token_loss, with_entropy=args.entropy_coef > 0),
         rollout, list(range(len(rollout))), data, args, world, epochs=args.epochs,

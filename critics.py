@@ -103,7 +103,7 @@ def fit_critics(
             counts_BT = states_BT * scale_B[:, None]
         rows = torch.nonzero(shards_MB[m]).flatten().tolist()
         size = args.critic_minibatch_size
-        n_minibatches = -(-len(rows) // size) if size else len(rollout) // args.minibatch_size
+        n_minibatches = -(-len(rows) // size) if size else -(-len(rollout) // args.minibatch_size)
         updates = update_model(
             critic, optimizer, partial(critic.loss, token_loss=value_loss), rollout, rows,
             ValueData(returns_MBT[m]), args, world, epochs=args.critic_epochs, n_minibatches=n_minibatches,

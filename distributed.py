@@ -10,6 +10,7 @@ import argparse
 import gc
 import hashlib
 import io
+import logging
 import math
 import os
 import shutil
@@ -290,6 +291,7 @@ def save_checkpoint(folder: Path, models: Trained, step: int, keep: int, world: 
         dcp.save(states(models), checkpoint_id=new)
     if world.is_main:
         new.rename(folder / f"step-{step}")
+        replace_text(folder.with_name("saved"), f"{step}\n")  # by which a lost checkpoint is noticed
         for old in saved_steps(folder)[:-keep]:
             shutil.rmtree(folder / f"step-{old}", ignore_errors=True)
     dist.barrier()
@@ -308,12 +310,14 @@ def load_checkpoint(folder: Path, models: Trained, world: World) -> int:
     cut = {}
     for step in reversed(saved_steps(folder)):
         path, state = folder / f"step-{step}", states(models)
+        logging.disable(logging.WARNING)  # dcp prints the trace of what it then raises, on all ranks
         try:
-            dcp.FileSystemReader(path).read_metadata()  # dcp.load would print the trace
             dcp.load(state, checkpoint_id=path)
         except (Exception, CheckpointException) as error:
             cut[path] = cause(error)
             continue
+        finally:
+            logging.disable(logging.NOTSET)
         for name, pair in models.items():
             model_state, optimizer_state = state[name]["model"], state[name]["optimizer"]
             set_state_dict(*pair, model_state_dict=model_state, optim_state_dict=optimizer_state)

@@ -170,7 +170,7 @@ def compare(path_a: str, path_b: str) -> str:
             evaluation = json.loads(Path(path).read_text())
             settings.append(evaluation["settings"])
             rows = evaluation["results"].items()
-            both.append({name: {key: r[key] for key in ("digest", "scores", "avg@k")} for name, r in rows})
+            both.append({name: {key: r[key] for key in ("digest", "scores")} for name, r in rows})
     names = [name for name in both[0] if name in both[1]]
     refuse(not names, f"--compare: {path_a} and {path_b} have no benchmark in common.")
     for name in names:
@@ -295,7 +295,8 @@ def run(args: argparse.Namespace, world: World) -> None:
     dtype = compute_dtype(args.dtype, world)
     actor = load_actor(args.model, world, dtype)
     sampling = sampling_of(args, stop_token_ids(actor, tokenizer, template))
-    check_generation(actor, tokenizer, min(prompts, key=len), args.model, world, dtype)
+    few = min(6, args.max_new_tokens)
+    check_generation(actor, tokenizer, min(prompts, key=len), few, args.model, world, dtype)
     digests = {f"--benchmarks {name}": digest(problems) for name, problems in sets.items()}
     digests["--template"] = digest([Problem(template or tokenizer.chat_template, "")])
     folder.begin(args, {"--model": actor.lm.digest} | digests, world)

@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import importlib.metadata
 import json
+import os
 import re
 import resource
 import secrets
@@ -25,7 +26,7 @@ from typing import IO, Iterable, Iterator
 import numpy as np
 import torch
 
-from distributed import World, gather_list, reading, refuse, replace_text, saved_steps, writing
+from distributed import UserError, World, gather_list, reading, refuse, replace_text, saved_steps, writing
 from rollout import Problem, Rollout
 
 HERE = Path(__file__).resolve().parent
@@ -47,7 +48,15 @@ class Folder:
             refuse(digests.get(flag) != self.old_digests.get(flag),
                    f"--resume: what {flag} names is not what the run in {self.path} began with; put the old "
                    "back, or start a new run in another --out.")
-        path = gather_list([world.is_main and self.claim(bool(args.out))], world)[0]
+        refuse([*digests] != [*(self.old_digests or digests)],
+               "--resume: name the same things in the same order as when the run began.")
+        try:
+            path = world.is_main and self.claim(bool(args.out))
+        except UserError as error:  # all ranks hear of it, or the others would fail with a trace
+            path = error
+        path = gather_list([path], world)[0]
+        if isinstance(path, UserError):
+            raise path
         refuse(path is None, TAKEN.format(self.path))
         self.path = path
         if world.is_main and self.old_digests is None:
@@ -72,7 +81,7 @@ class Folder:
                     fcntl.lockf(self.config, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except OSError as error:  # not every file system has locks
                     taken = error.errno in (errno.EACCES, errno.EAGAIN)
-            if not taken and (self.old_digests is not None or not self.config.tell()):
+            if not taken and (self.old_digests is not None or not os.fstat(self.config.fileno()).st_size):
                 return path
         return None
 
@@ -104,11 +113,9 @@ def open_folder(args: argparse.Namespace, name: str, free: set[str], world: Worl
             refuse(key not in free and flag not in by_digest and value != before.get(key),
                    f"--resume: the run in {out} has {flag} {before.get(key)}, not {value}; give the same "
                    "settings, or start a new run in another --out.")
-        done = max((row["step"] for row in whole_rows(out / "metrics.jsonl")), default=0)
-        saved = (out / "model").exists() or done > before.get("save_every", 0) > 0
-        refuse(saved and not saved_steps(out / "checkpoint"),
-               f"--resume: the run in {out} has done {done} steps, but its checkpoint is gone; put it back, "
-               "or start a new run in another --out.")
+        refuse((out / "saved").exists() and not saved_steps(out / "checkpoint"),
+               f"--resume: the run in {out} was saved, but its checkpoint is gone; put it back, or start a new "
+               "run in another --out.")
     return Folder(out, digests)
 
 

@@ -114,11 +114,11 @@ def keeps_only_attention(actor: Actor) -> bool:
 
 @torch.no_grad()
 def check_generation(
-    actor: Actor, tokenizer, prompt: list[int], name: str, world: World, dtype: torch.dtype
+    actor: Actor, tokenizer, prompt: list[int], n: int, name: str, world: World, dtype: torch.dtype
 ) -> None:
-    """Refuse a model of which a few greedy tokens are not those of plain `generate`, or not scored as they
-    were drawn; say it of one that cannot be drawn as others are. All ranks take part, and see the same."""
-    prompts, n = [prompt + prompt[len(prompt) // 2 :], prompt, prompt, prompt], 6
+    """Refuse a model of which n greedy tokens are not those of plain `generate`, or not scored as they were
+    drawn; say it of one that cannot be drawn as others are. All ranks take part, and see the same."""
+    prompts = [prompt, *[prompt[len(prompt) // 2 :]] * 3]
     settings = dict(do_sample=False, max_new_tokens=n, output_logits=True, return_dict_in_generate=True)
     plain, scored, swapped = [], [], [0.0]
 
@@ -147,7 +147,7 @@ def check_generation(
                 pair = [score(ours.prompt, x[: at[0] + 1])[-1].item() for x in (ours.tokens, expected)]
                 swapped.append(abs(pair[0] - pair[1]) / 3)
     for what, nats in [("scored otherwise than it is drawn", scored), ("not that of `generate`", swapped)]:
-        off = max(gather_list(nats, world))
+        off = torch.tensor(gather_list(nats, world)).max().item()  # NaN, if one is
         refuse(not off < 2 * TOLERANCE[dtype],
                f"--model {name}: a greedy response of {n} tokens is {what} (by {off:.2g} nats); it cannot be "
                "trained with this version of transformers.")

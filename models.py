@@ -172,7 +172,7 @@ def check_config(name: str, flag: str, prompts: list, response: int, ids: Iterab
         refuse(longest > limit,
                f"{flag} {name}: beyond {limit} tokens {why}, and the longest prompt and response have "
                f"{longest}; lower --max-new-tokens.")
-    highest = max(*map(max, prompts), *ids)
+    highest = max([*map(max, prompts), *ids])
     refuse(highest >= config.vocab_size,
            f"{flag} {name}: its embedding has {config.vocab_size} rows, too few for the tokenizer's token "
            f"{highest}; name a model with a row for each.")
@@ -261,7 +261,7 @@ def check_states(model: nn.Module, name: str, world: World, dtype: torch.dtype) 
         first, again = (model.hidden(both).split([15, 7]) for _ in range(2))
     for how, pairs in {"twice": zip(first, again), "alone and beside another": zip(alone, first)}.items():
         off = [((a - b).float().norm(dim=1) / a.float().norm(dim=1)).mean().item() for a, b in pairs]
-        off = max(gather_list(off, world))
+        off = torch.tensor(gather_list(off, world)).max().item()  # NaN, if one is
         refuse(not off < TOLERANCE[dtype],
                f"{name}: the hidden states of a response, scored {how}, differ by {off:.1%}; what is learned "
                "from them would be wrong.")

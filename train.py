@@ -300,7 +300,8 @@ def set_up(args: argparse.Namespace, world: World) -> Run:
     dtype = compute_dtype(args.dtype, world)
     actor = load_actor(args.model, world, dtype, args.gradient_checkpointing, args.temperature)
     critics = [load_critic(name, world, dtype, args.gradient_checkpointing) for name in names]
-    check_generation(actor, tokenizer, min(prompts, key=len), args.model, world, dtype)
+    few = min(6, args.max_new_tokens)
+    check_generation(actor, tokenizer, min(prompts, key=len), few, args.model, world, dtype)
     digests = {"--data": digest(problems), "--eval-data": digest(held_out), "--model": actor.lm.digest}
     digests["--critics"] = " ".join(critic.backbone.digest for critic in critics)
     digests["--template"] = digest([Problem(template or tokenizer.chat_template, "")])
@@ -420,7 +421,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--algo", choices=tuple(ALGORITHMS), default="asyppo", help="sets the defaults of the flags below and above")
     add("--lr", type=positive, default=1e-6, help="AdamW learning rate of the actor")
     add("--epochs", type=least_1, default=4, help="passes over a rollout (UTD)")
-    add("--minibatch-size", type=least_1, help="responses per optimizer step, at most all; default: all of the rollout")
+    add("--minibatch-size", type=least_1, help="responses per optimizer step at most, equal parts; default: all of the rollout")
     add("--clip-low", type=positive, default=0.2, help="ε below 1")
     add("--clip-high", type=positive, default=0.2, help="ε above 1")
     add("--entropy-coef", type=number(float, 0), default=1e-3, help="β, weight of the entropy bonus")
@@ -495,10 +496,7 @@ def derive(flags: argparse.Namespace) -> argparse.Namespace:
     refuse(flags.shard_by == "prompt" and flags.prompts_per_step < n_critics,
            f"--prompts-per-step {flags.prompts_per_step} cannot be divided over {n_critics} critics; "
            "raise it.")
-    refuse(n_responses % minibatch_size,
-           f"--minibatch-size {minibatch_size} does not divide the {n_responses} responses of a step; give "
-           "one that does.")
-    refuse(flags.shard_by != "none" and n_critics and smallest_shard < n_responses // minibatch_size,
+    refuse(flags.shard_by != "none" and n_critics and smallest_shard < -(-n_responses // minibatch_size),
            f"--minibatch-size {minibatch_size} leaves critics without a response in a minibatch; raise it.")
     unseen = n_critics > 1 and flags.shard_by != "none"
     for flag, wanted in (("--aggregate crossfit", flags.aggregate == "crossfit"), ("--gate", flags.gate),

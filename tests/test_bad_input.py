@@ -40,7 +40,6 @@ TRAIN = [
     # pairs that contradict each other
     ("--group-size 1", "cannot be divided over 2 critics"),
     ("--shard-by prompt --prompts-per-step 1", "cannot be divided over 2 critics"),
-    ("--minibatch-size 100", "does not divide the"),
     ("--minibatch-size 0", "argument --minibatch-size: must be an integer of at least 1, not 0"),
     ("--minibatch-size 1", "leaves critics without a response"),
     ("--shard-by prompt --prompts-per-step 3 --group-size 4 --minibatch-size 2", "leaves critics without"),
