@@ -44,7 +44,8 @@ def add_flags(parser: argparse.ArgumentParser, greedy: bool) -> None:
     text = "sampling temperature" + (", 0 is greedy" if greedy else "; log-probabilities are taken at it too")
     add("--temperature", type=temperature, default=1.0, help=text)
     add("--stop", type=stop_string, nargs="+", default=[], help="strings that end a response; \\n is a newline")
-    add("--generate-batch", type=number(int, 1), default=16, help="responses under way at once on a process")
+    rows = lambda text: text if text == "auto" else number(int, 1)(text)
+    add("--generate-batch", type=rows, default="auto", help="responses under way at once on a process; auto: as the GPU's memory allows (plan.py), on a CPU 16")
 
 
 def stop_string(flag: str) -> str:

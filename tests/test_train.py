@@ -142,7 +142,7 @@ def test_offloaded_optimizer_states_leave_memory_and_change_no_number(tmp_path, 
 
     around("adamw", after=remember)
     around("generate_responses", before=look)
-    run("train.py", "--out", tmp_path / "leaves", *flags, "--offload")
+    run("train.py", "--out", tmp_path / "leaves", *flags, "--offload", "moments")
     assert [n > 0 for n, _ in seen] == [False, True, True] and all(n_bytes == 0 for _, n_bytes in seen)
     for name, expected in weights(tmp_path / "stays").items():
         assert torch.equal(expected, weights(tmp_path / "leaves")[name]), name
