@@ -71,19 +71,23 @@ def phases(actor: Size, critics: list[Size] | None, args, shards: int, prompt: i
         return 8 * held(updated if args.offload == "moments" else models)
 
     def forward(x: Size) -> dict[str, float]:
+        """The most of: a block's turn, the head's."""
         # the unit around the blocks, the block at work, the next one, and the buffer that it arrives in
         gathered = x.item * (x.root + 3 * x.block) * gathers + 4 * x.block / shards * (not on_gpu)
-        return dict(gathered=gathered, activations=args.token_budget * (3 * x.stream + x.passing),
-                    head=8 * HEAD_CHUNK * x.vocab * (x.head > 0))
+        head = 8 * HEAD_CHUNK * x.vocab * (x.head > 0)
+        most = max((args.token_budget * x.passing, 0), (args.token_budget * 2 * x.stream, head), key=sum)
+        return dict(gathered=gathered, activations=most[0], head=most[1])
 
     def update(x: Size) -> dict[str, float]:
         """The most of: the head's turn, a block's backward, reducing the gradients of the unit around them."""
         again, reduced = args.gradient_checkpointing, (x.item + 4) * gathers
-        stored = args.token_budget * (x.layers * (x.stream if again else x.kept) + 4 * x.stream)
-        block = args.token_budget * (x.kept * again + x.passing) + reduced * x.block
-        # the gradient of the output embedding is summed in fp32, of products in the compute type
-        head = (4 + x.item * (x.item < 4)) * x.head + (8 + x.item) * HEAD_CHUNK * x.vocab * (x.head > 0)
-        most = max((stored, head), (stored + block, x.item * x.head), (reduced * x.root, 0), key=sum)
+        stored = x.layers * (x.stream if again else x.kept)
+        block = stored + 2 * x.stream + x.kept * again + x.passing / 3
+        # the gradient of the output embedding is summed in fp32, of products in bf16
+        cast = x.item if x.item < 4 else 0
+        head = (4 + cast) * x.head + (8 + cast) * HEAD_CHUNK * x.vocab * (x.head > 0)
+        most = max((args.token_budget * (stored + 4 * x.stream), head),
+                   (args.token_budget * block + reduced * x.block, x.item * x.head), (reduced * x.root, 0), key=sum)
         return forward(x) | dict(activations=most[0], head=most[1], gradients=4 * held([x]))
 
     parts = {"generate": dict(moments=moments(), gathered=actor.item * actor.params * gathers)}

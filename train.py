@@ -30,7 +30,7 @@ import distributed
 import generation
 import plan
 from critics import ensemble_values, fit_critics, shard, signal_metrics, value_metrics
-from distributed import StopRequest, UserError, World, gather_list, generator, number, refuse
+from distributed import RunError, StopRequest, UserError, World, gather_list, generator, number, refuse
 from distributed import load_checkpoint, save_checkpoint, saved_steps, stream_seed, writing
 from evaluate import evaluate, summarise
 from folder import Folder, Log, Stopwatch, digest, open_folder, rollout_samples
@@ -540,6 +540,10 @@ def main(argv: list[str] | None = None) -> int:
         code = train(args, distributed.start(args.device, args.timeout))
     except UserError as error:
         code = distributed.report("train.py", error)
+    except torch.OutOfMemoryError as error:
+        code = distributed.report("train.py", RunError(
+            f"the GPU's memory is full ({str(error)[:200]}); go on with --resume and a smaller --token-budget or "
+            "--generate-batch, or a further --offload."))
     # after train has returned: its models are gone; after a crash nothing is waited for
     distributed.stop()
     return code
