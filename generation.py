@@ -84,7 +84,7 @@ def generate_responses(
             free = most - len(rows)
             if not joinable:
                 lengths = [len(begun.get(row, own[row])) for row in waiting[:free]]
-                free = 0 if rows else next((i for i, n in enumerate(lengths) if n != lengths[0]), len(lengths))
+                free = 0 if rows else next((i for i, n in enumerate(lengths) if n != lengths[0]), free)
             if new := waiting[:free]:
                 fresh = prefill(actor, [begun.get(row, own[row]) for row in new], world.device)
                 batch = join(batch, fresh) if rows else fresh

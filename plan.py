@@ -1,8 +1,8 @@
 """The bytes of every phase of a step on each GPU, before anything is loaded: from the models' configurations
 and the run's settings. From them follow --offload auto and --generate-batch auto.
 
-This is arithmetic for decoders of pre-normed attention and gated MLPs (Qwen, Llama, Mistral); others, mixtures
-of experts above all, keep other activations. It is held against what CPU runs allocate, not yet a GPU.
+Activations are those of pre-normed attention and gated MLPs (Qwen, Llama, Mistral); others keep other ones,
+mixtures of experts above all. All this is held against what CPU runs allocate, not yet against a GPU.
 """
 
 from collections import namedtuple
@@ -22,9 +22,9 @@ USABLE = 0.95  # of a GPU's free memory; the rest for what the allocator cannot 
 FEW = 16  # responses under way that auto wants to have room for before it leaves everything on the GPU
 PROMPT = 1024  # tokens of the longest prompt, as --plan, which reads no problems, supposes
 
-# Of a model: parameters in all, in one block, in FSDP2's unit around the blocks, and in the actor's output
-# embedding (a critic: 0); bytes of a number in the compute type; bytes of a token: a block's input, what
-# autograd keeps in a block, what else passes by there, keys and values of all blocks.
+# Parameters in all, in a block, in FSDP2's unit around the blocks, in the actor's output embedding (a critic:
+# 0). item: bytes of a number in the compute type. Bytes of a token: a block's input, what autograd keeps in a
+# block, what a pass without it holds there at most, keys and values of all blocks.
 Size = namedtuple("Size", "params block root head vocab layers item stream kept passing kv")
 
 
@@ -39,8 +39,8 @@ def size_of(name: str, flag: str, item: int) -> Size:
     inner = getattr(config, "intermediate_size", None) or 4 * h
     head_dim = getattr(config, "head_dim", None) or h // heads
     query, keys = heads * head_dim, (getattr(config, "num_key_value_heads", None) or heads) * head_dim
-    # a norm keeps its input in fp32, that divided by its length, and the product; attention its queries, keys,
-    # values, output and a sum a head; the MLP the gate, its activation, the other half, and the product
+    # a norm: input in fp32, that over its length, product; attention: queries, keys, values, output, a sum a
+    # head; MLP: gate, its activation, the other half, product
     kept = 2 * (4 + 2 * item) * h + 2 * item * (query + keys) + 4 * heads + 4 * item * inner
     kept += (4 + item) * (query + keys) * any("q_norm" in key for key, _ in model.named_parameters())
     params = count(model) + (0 if actor else h + 1)
@@ -60,34 +60,30 @@ def drawing(x: Size, batch: int, args, prompt: int) -> dict[str, float]:
 
 
 def phases(actor: Size, critics: list[Size] | None, args, shards: int, prompt: int) -> dict[str, dict]:
-    """phase -> part -> bytes on one of `shards` GPUs, without what `drawing` counts; of an evaluation, without
-    critics (None), one phase."""
+    """phase -> part -> bytes on one of `shards` GPUs, less those of `drawing`. critics None: an evaluation,
+    which has one phase."""
     models, on_gpu = (actor, *(critics or ())), args.offload != "all"
     held = lambda of: sum(x.params for x in of) / shards * on_gpu
+    moments = lambda *updated: 8 * held(updated if args.offload == "moments" else models)
     # one process in fp32 has nothing to gather (models.prepare)
-    gathers = shards > 1 or actor.item == 2 or not on_gpu
-
-    def moments(*updated: Size) -> float:
-        return 8 * held(updated if args.offload == "moments" else models)
+    gathers, tokens = shards > 1 or actor.item < 4 or not on_gpu, getattr(args, "token_budget", 0)
 
     def forward(x: Size) -> dict[str, float]:
-        """The most of: a block's turn, the head's."""
         # the unit around the blocks, the block at work, the next one, and the buffer that it arrives in
         gathered = x.item * (x.root + 3 * x.block) * gathers + 4 * x.block / shards * (not on_gpu)
-        head = 8 * HEAD_CHUNK * x.vocab * (x.head > 0)
-        most = max((args.token_budget * x.passing, 0), (args.token_budget * 2 * x.stream, head), key=sum)
-        return dict(gathered=gathered, activations=most[0], head=most[1])
+        # a block's turn or the head's
+        turns = (tokens * x.passing, 0), (tokens * 2 * x.stream, 8 * HEAD_CHUNK * x.vocab * (x.head > 0))
+        return dict(gathered=gathered) | dict(zip(("activations", "head"), max(turns, key=sum)))
 
     def update(x: Size) -> dict[str, float]:
-        """The most of: the head's turn, a block's backward, reducing the gradients of the unit around them."""
-        again, reduced = args.gradient_checkpointing, (x.item + 4) * gathers
+        again, reduced, cast = args.gradient_checkpointing, (x.item + 4) * gathers, x.item % 4
         stored = x.layers * (x.stream if again else x.kept)
         block = stored + 2 * x.stream + x.kept * again + x.passing / 3
         # the gradient of the output embedding is summed in fp32, of products in bf16
-        cast = x.item if x.item < 4 else 0
         head = (4 + cast) * x.head + (8 + cast) * HEAD_CHUNK * x.vocab * (x.head > 0)
-        most = max((args.token_budget * (stored + 4 * x.stream), head),
-                   (args.token_budget * block + reduced * x.block, x.item * x.head), (reduced * x.root, 0), key=sum)
+        # the head's turn, a block's backward, or the reduction of the gradients around the blocks
+        at_block = (tokens * block + reduced * x.block, x.item * x.head)
+        most = max((tokens * (stored + 4 * x.stream), head), at_block, (reduced * x.root, 0), key=sum)
         return forward(x) | dict(activations=most[0], head=most[1], gradients=4 * held([x]))
 
     parts = {"generate": dict(moments=moments(), gathered=actor.item * actor.params * gathers)}
@@ -125,14 +121,14 @@ def choose(args, critic_names: list[str] | None, item: int, shards: int, prompt:
     gib = lambda n: f"{n / 2**30:.1f}"
     needed = ", ".join(f"{gib(peak)} with --offload {offload}" for offload, peak in peaks.items())
     needed = f"{gib(usable)} GiB of a GPU can be used, {shards} share the models, and needed are {needed}"
-    refuse(not (fits or given), f"{needed}; use more GPUs, lower --token-budget or --max-new-tokens, or name an "
-                                "--offload to try it nevertheless.")
+    refuse(not (fits or given), f"{needed}; use more GPUs, lower --token-budget, --max-new-tokens or "
+                                "--generate-batch, or name an --offload to try it nevertheless.")
     chosen = f"--offload {args.offload} --generate-batch {args.generate_batch}"
-    table = [("GiB", *PARTS, "total")]
-    for name, part in parts.items():
-        table.append((name, *(gib(part.get(column, 0)) for column in PARTS), gib(totals[name])))
-    rows = [f"{name:<12}" + "".join(f"{x:>12}" for x in numbers) for name, *numbers in table]
-    return "\n".join([f"Plan: {needed}. Taken: {chosen}{'' if fits else ', WHICH DOES NOT FIT'}.", *rows])
+    lines = [f"Plan: {needed}. Taken: {chosen}{'' if fits else ', WHICH DOES NOT FIT'}."]
+    for name, part in {"GiB": {}, **parts}.items():
+        cells = [gib(part.get(x, 0)) for x in PARTS] + [gib(totals[name])] if part else [*PARTS, "total"]
+        lines.append(f"{name:<12}" + "".join(f"{cell:>12}" for cell in cells))
+    return "\n".join(lines)
 
 
 def settle(args, critic_names: list[str] | None, prompt: int, world: World) -> None:
@@ -141,8 +137,8 @@ def settle(args, critic_names: list[str] | None, prompt: int, world: World) -> N
         args.offload = "none" if args.offload == "auto" else args.offload
         args.generate_batch = FEW if args.generate_batch == "auto" else args.generate_batch
         return
-    item = compute_dtype(args.dtype, world).itemsize
+    item, shards = compute_dtype(args.dtype, world).itemsize, world.mesh.shape[-1]
     free = min(gather_list([torch.cuda.mem_get_info()[0]], world))
-    text = choose(args, critic_names, item, world.size, prompt, free)
+    text = choose(args, critic_names, item, shards, prompt, free)
     if world.is_main:
         print(text, flush=True)

@@ -301,9 +301,9 @@ def set_up(args: argparse.Namespace, world: World) -> Run:
 
     plan.settle(args, names, max(map(len, prompts)), world)
     dtype = compute_dtype(args.dtype, world)
-    how = (world, dtype, args.gradient_checkpointing)
-    actor = load_actor(args.model, *how, args.temperature, args.offload)
-    critics = [load_critic(name, *how, args.offload) for name in names]
+    how = dict(gradient_checkpointing=args.gradient_checkpointing, offload=args.offload)
+    actor = load_actor(args.model, world, dtype, args.temperature, **how)
+    critics = [load_critic(name, world, dtype, **how) for name in names]
     check_generation(actor, tokenizer, min(prompts, key=len), args.model, world, dtype)
     digests = {"--data": digest(problems), "--eval-data": digest(held_out), "--model": actor.lm.digest}
     digests["--critics"] = " ".join(critic.backbone.digest for critic in critics)
@@ -534,15 +534,15 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     try:
         if args.plan:
-            print(plan.choose(args, critic_names(args), 4 if args.dtype == "fp32" else 2, args.gpus, plan.PROMPT,
-                              args.gpu_memory * 2**30))
+            item, free = 4 if args.dtype == "fp32" else 2, args.gpu_memory * 2**30
+            print(plan.choose(args, critic_names(args), item, args.gpus, plan.PROMPT, free))
             return 0
         code = train(args, distributed.start(args.device, args.timeout))
     except UserError as error:
         code = distributed.report("train.py", error)
     except torch.OutOfMemoryError as error:
         code = distributed.report("train.py", RunError(
-            f"the GPU's memory is full ({str(error)[:200]}); go on with --resume and a smaller --token-budget or "
+            f"the GPU's memory is full ({str(error)[:200]}); --resume with a smaller --token-budget or "
             "--generate-batch, or a further --offload."))
     # after train has returned: its models are gone; after a crash nothing is waited for
     distributed.stop()

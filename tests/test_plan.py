@@ -25,8 +25,8 @@ from tests.runs import FEW, run
 from updates import adamw, score_responses
 
 ROWS, LENGTH = 16, 32
-SHAPE = dict(vocab_size=1500, hidden_size=64, num_hidden_layers=4, intermediate_size=192, num_attention_heads=8)
-SHAPE |= dict(num_key_value_heads=2, head_dim=16)
+SHAPE = dict(vocab_size=1500, hidden_size=64, num_hidden_layers=4, intermediate_size=192)
+SHAPE |= dict(num_attention_heads=8, num_key_value_heads=2, head_dim=16)
 MODELS = {
     "qwen": lambda: Qwen3ForCausalLM(Qwen3Config(**shape(**SHAPE, tie_word_embeddings=True))),
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**shape(**SHAPE, tie_word_embeddings=False))),
@@ -59,8 +59,8 @@ def local(x: torch.Tensor) -> torch.Tensor:
 
 
 def n_bytes(tensors) -> int:
-    storages = {storage.data_ptr(): storage.nbytes() for storage in (local(x).untyped_storage() for x in tensors)}
-    return sum(storages.values())  # FSDP2 reduces the gradients of a unit into one
+    storages = [local(x).untyped_storage() for x in tensors]
+    return sum({x.data_ptr(): x.nbytes() for x in storages}.values())  # FSDP2 has a unit's gradients in one
 
 
 def moments(*optimizers) -> list[torch.Tensor]:
@@ -73,12 +73,13 @@ def test_every_phase_allocates_what_the_plan_says(tmp_path, world, name, dtype, 
     """Weights, moments and gradients to the byte, all together within 10 % of the peak."""
     torch.manual_seed(0)
     path = save_model(MODELS[name](), tmp_path)
-    flags = ["--model", path, "--critics", path, "--token-budget", ROWS * LENGTH, "--max-new-tokens", LENGTH - 4]
+    flags = ["--model", path, "--critics", path, "--token-budget", ROWS * LENGTH, "--offload", "none"]
     flags += ["--epochs", 1, "--critic-epochs", 1, "--prompts-per-step", 2, "--group-size", ROWS // 2]
-    flags += ["--offload", "none", "--generate-batch", ROWS, f"--{'' if again else 'no-'}gradient-checkpointing"]
+    flags += ["--max-new-tokens", LENGTH - 4, "--generate-batch", ROWS]
+    flags += ["--gradient-checkpointing" if again else "--no-gradient-checkpointing"]
     args = train.parse_args(list(map(str, flags)))
-    actor, *critics = models = [
-        load_actor(path, world, dtype, again), *(load_critic(path, world, dtype, again) for _ in range(2))]
+    loads = (load_actor, load_critic, load_critic)
+    actor, *critics = models = [load(path, world, dtype, gradient_checkpointing=again) for load in loads]
     actor_optimizer, *critic_optimizers = optimizers = [adamw(model, 1e-5) for model in models]
     tokens = torch.randint(3, 1500, (ROWS, LENGTH)).tolist()
     rollout = make_rollout([Response(row[:4], row[4:], False) for row in tokens], [""] * ROWS, [""] * ROWS,
@@ -95,7 +96,7 @@ def test_every_phase_allocates_what_the_plan_says(tmp_path, world, name, dtype, 
             critics, critic_optimizers, rollout, torch.stack([ones, ones]), everything, args, 1, world),
         "score": lambda: score_responses(actor, rollout, args.token_budget, world),
         "values": lambda: ensemble_values(critics, rollout, args.token_budget, world),
-        "generate": lambda: generation.generate_responses(actor, None, prompts, sampling, world, 0, "generate"),
+        "generate": lambda: generation.generate_responses(actor, None, prompts, sampling, world, 0, ""),
     }
     work["policy"](), work["fit_critics"]()  # the moments exist from the first update on
     sizes = [plan.size_of(path, flag, dtype.itemsize) for flag in ("--model", "--critics")]
@@ -136,7 +137,7 @@ def test_responses_that_outgrow_the_memory_go_on_from_what_they_have(
     assert full[0] > full[-1] > 2, "halved more than once"
 
 
-# Qwen3's sizes: hidden, layers, intermediate, heads, tied -> parameters, as their model cards' files hold them
+# Qwen3's sizes: hidden, layers, intermediate, heads, tied, and the parameters that their files hold
 QWEN3 = {
     "0.6B": (1024, 28, 3072, 16, True, 596_049_920), "1.7B": (2048, 28, 6144, 16, True, 1_720_574_976),
     "4B": (2560, 36, 9728, 32, True, 4_022_468_096), "8B": (4096, 36, 12288, 32, False, 8_190_735_360),

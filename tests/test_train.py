@@ -125,7 +125,7 @@ def test_every_ablation_flag_changes_the_run(tmp_path):
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"], ids=["whole tensors", "sharded tensors"])
 def test_what_is_offloaded_changes_no_number_and_moments_leave_memory(tmp_path, around, dtype):
-    flags = ["--dtype", dtype, "--steps", 2, "--max-new-tokens", 16, *FEW]
+    flags = ["--dtype", dtype, "--steps", 2, "--max-new-tokens", 40, *FEW]
     run("train.py", "--out", tmp_path / "stays", *flags)
     optimizers, seen = [], []
 
