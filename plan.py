@@ -52,8 +52,8 @@ def size_of(name: str, flag: str, item: int) -> Size:
 
 def drawing(x: Size, batch: int, args, prompt: int) -> dict[str, float]:
     """part -> bytes of so many responses under way at their full length; prompt: tokens of the longest."""
-    return dict(
-        KV=batch * (prompt + args.max_new_tokens + RoomyLayer.ROOM) * x.kv,
+    return dict(  # a layer of the cache is there twice while it grows
+        KV=batch * (prompt + args.max_new_tokens + RoomyLayer.ROOM) * x.kv * (1 + 1 / x.layers),
         activations=(1 + batch / args.group_size) * prompt * (3 * x.stream + x.passing),
         head=batch * x.vocab * (x.item + 12),  # logits as computed, in fp32, by temperature, as shares
     )
