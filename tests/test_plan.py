@@ -214,6 +214,15 @@ def test_auto_keeps_as_much_on_the_gpu_as_fits_and_draws_as_many_as_there_is_roo
     assert args.generate_batch == 4, "no more than there are"
 
 
+def test_a_full_gpu_ends_the_run_with_a_sentence(monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(train, "train", full)
+    said = run("train.py", code=1).stderr
+    assert "Tried to allocate 20.00 GiB" in said and "--resume with a smaller" in said and "Traceback" not in said
+
+
 def test_a_resumed_run_draws_with_the_number_that_auto_had_chosen(tmp_path, monkeypatch, around):
     seen = []
     around("sampling_of", after=lambda sampling: seen.append(sampling.batch) or sampling)
