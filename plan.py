@@ -8,7 +8,6 @@ mixtures of experts above all. All this is held against what CPU runs allocate, 
 from collections import namedtuple
 
 import torch
-from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM
 
 from distributed import World, gather_list, refuse
@@ -34,7 +33,7 @@ def size_of(name: str, flag: str, item: int) -> Size:
     with torch.device("meta"):
         model = (AutoModelForCausalLM if actor else AutoModel).from_config(config, trust_remote_code=False)
     count = lambda module: sum(p.numel() for p in module.parameters())
-    blocks = [count(x) for x in next(m for m in model.modules() if isinstance(m, nn.ModuleList))]
+    blocks = [count(x) for x in next(m for m in model.modules() if isinstance(m, torch.nn.ModuleList))]
     h, heads = config.hidden_size, config.num_attention_heads
     inner = getattr(config, "intermediate_size", None) or 4 * h
     head_dim = getattr(config, "head_dim", None) or h // heads
@@ -105,18 +104,18 @@ def choose(args, critic_names: list[str] | None, item: int, shards: int, prompt:
     actor, usable = size_of(args.model, "--model", item), USABLE * free
     critics = critic_names and [size_of(name, "--critics", item) for name in critic_names]
     given, batch, peaks = args.offload != "auto", args.generate_batch, {}
-    own = -(-args.prompts_per_step * args.group_size // shards)
+    most = -(-args.prompts_per_step * args.group_size // shards)
     for args.offload in [args.offload] if given else OFFLOAD:
         parts = phases(actor, critics, args, shards, prompt)
         if batch == "auto":
             none, one = (sum(drawing(actor, n, args, prompt).values()) for n in (0, 1))
             room = (usable - sum(parts["generate"].values()) - none) / (one - none)
-            args.generate_batch = min(own, max(1, int(room)))
+            args.generate_batch = min(most, max(1, int(room)))
         parts["generate"] |= drawing(actor, args.generate_batch, args, prompt)
         totals = {name: sum(part.values()) for name, part in parts.items()}
         peaks[args.offload] = max(totals.values())
         fits = peaks[args.offload] <= usable
-        if fits and (args.offload != "none" or batch != "auto" or args.generate_batch >= min(FEW, own)):
+        if fits and (args.offload != "none" or batch != "auto" or args.generate_batch >= min(FEW, most)):
             break
     gib = lambda n: f"{n / 2**30:.1f}"
     needed = ", ".join(f"{gib(peak)} with --offload {offload}" for offload, peak in peaks.items())

@@ -1,5 +1,6 @@
 """The plan's bytes are those that phases allocate, and --offload and --generate-batch follow from it."""
 
+import argparse
 import dataclasses
 import json
 import weakref
@@ -212,6 +213,11 @@ def test_auto_keeps_as_much_on_the_gpu_as_fits_and_draws_as_many_as_there_is_roo
     args.prompts_per_step = args.group_size = 2
     plan.choose(args, [qwen3 / "0.6B"] * 2, 2, 1, 1024, 80 * 2**30)
     assert args.generate_batch == 4, "no more than there are"
+    # an evaluation holds neither critics nor moments, and has no other phase
+    alone = dict(model=args.model, max_new_tokens=8192, prompts_per_step=300, group_size=4)
+    step = argparse.Namespace(**alone, offload="moments", generate_batch="auto")
+    assert len(plan.choose(step, None, 2, 1, 1024, 80 * 2**30).splitlines()) == 3
+    assert step.generate_batch > batches[1]
 
 
 def test_a_full_gpu_ends_the_run_with_a_sentence(monkeypatch):
