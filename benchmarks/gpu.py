@@ -1,7 +1,7 @@
 """A step at the paper's sizes on one GPU: time and peak memory by phase, how near the machine's own ceilings.
 
     python benchmarks/gpu.py                    # Qwen3-4B, two 0.6B critics; 2k and 8k; three algorithms
-    python benchmarks/gpu.py --rows asyppo:2048 --flags --offload moments        # one row, with flags of train.py
+    python benchmarks/gpu.py --rows asyppo:2048 --flags --offload        # one row, with flags of train.py
     python benchmarks/gpu.py --device cpu --actor tiny --critic tiny --rows asyppo:64 grpo:64   # does it run?
 
 Random weights of Qwen3's published sizes, nothing is downloaded. A row is a process of its own: one step to
