@@ -20,6 +20,7 @@ import numpy as np
 
 import distributed
 import generation
+import plan
 from distributed import UserError, World, gather_list, number, reading, refuse, replace_text, stream_seed
 from folder import append_rows, digest, open_folder, replace_rows, settings_of, whole_rows
 from generation import Sampling, check_generation, generate_responses, sampling_of, stop_token_ids
@@ -292,6 +293,9 @@ def run(args: argparse.Namespace, world: World) -> None:
     prompts = [prompt_tokens(p.problem, template, tokenizer) for problems in sets.values() for p in problems]
     check_config(args.model, "--model", prompts, args.max_new_tokens)
     folder = open_folder(args, "eval", MAY_CHANGE, world)
+    as_step = dict(offload="moments", prompts_per_step=len(prompts), group_size=args.k)
+    plan.settle(step := argparse.Namespace(**vars(args) | as_step), None, max(map(len, prompts)), world)
+    args.generate_batch = step.generate_batch
     dtype = compute_dtype(args.dtype, world)
     actor = load_actor(args.model, world, dtype)
     sampling = sampling_of(args, stop_token_ids(actor, tokenizer, template))

@@ -107,6 +107,8 @@ def open_folder(args: argparse.Namespace, name: str, free: set[str], world: Worl
         with reading(f"--resume: {out} holds no run; start one without --resume", KeyError, TypeError):
             old = json.loads(config.read_text())
             before, digests = old["settings"], old["digests"]
+        if args.generate_batch == "auto":  # another number would draw other responses
+            args.generate_batch = before.get("generate_batch", "auto")
         by_digest = {flag.split()[0] for flag in digests}  # what these name may have moved
         for key, value in settings_of(args).items():
             flag = "--" + key.replace("_", "-")

@@ -44,7 +44,8 @@ def add_flags(parser: argparse.ArgumentParser, greedy: bool) -> None:
     text = "sampling temperature" + (", 0 is greedy" if greedy else "; log-probabilities are taken at it too")
     add("--temperature", type=temperature, default=1.0, help=text)
     add("--stop", type=stop_string, nargs="+", default=[], help="strings that end a response; \\n is a newline")
-    add("--generate-batch", type=number(int, 1), default=16, help="responses under way at once on a process")
+    rows = lambda text: text if text == "auto" else number(int, 1)(text)
+    add("--generate-batch", type=rows, default="auto", help="responses under way at once on a process; auto: as the GPU's memory allows (plan.py), on a CPU 16")
 
 
 def stop_string(flag: str) -> str:
@@ -66,39 +67,50 @@ def generate_responses(
 
     Sampling is exactly softmax(logits / temperature): every other setting of `generate` is named here as off,
     because it takes those not named from the model's files or from defaults such as top-k 50 (TRL#3029).
+    Where the GPU's memory does not hold so many responses under way, none is lost or drawn anew.
     """
     exact = dict(do_sample=True, temperature=sampling.temperature, top_k=0, top_p=1.0)
     exact = exact if sampling.temperature else dict(do_sample=False)
     settings = GenerationConfig(max_new_tokens=sampling.max_new_tokens, **exact)
     own = prompts[own_slice(len(prompts), world)]
     waiting = sorted(range(len(own)), key=lambda i: -len(own[i]))
-    rows, batch = [], None
+    rows, batch, most, begun = [], None, sampling.batch, {}
     torch.manual_seed(stream_seed(seed, "sampling", world.rank))
     responses: list[Response] = [None] * len(own)
     joinable = keeps_only_attention(actor)
     bar = progress(len(own), label, "response", world)
     with whole_weights(actor), bar:
         while rows or waiting:
-            free = sampling.batch - len(rows)
+            free = most - len(rows)
             if not joinable:
-                free = 0 if rows else sum(len(own[row]) == len(own[waiting[0]]) for row in waiting[:free])
+                lengths = [len(begun.get(row, own[row])) for row in waiting[:free]]
+                free = 0 if rows else next((i for i, n in enumerate(lengths) if n != lengths[0]), free)
             if new := waiting[:free]:
-                fresh = prefill(actor, [own[row] for row in new], world.device)
+                fresh = prefill(actor, [begun.get(row, own[row]) for row in new], world.device)
                 batch = join(batch, fresh) if rows else fresh
                 rows, waiting = rows + new, waiting[free:]
             width = batch.ids.shape[1]
             start_B = width - batch.mask.sum(1).cpu() + torch.tensor([len(own[row]) for row in rows])
-            stops = Stops(sampling, tokenizer, start_B)
-            ids = actor.generate(
-                inputs=batch.ids, attention_mask=batch.mask, past_key_values=batch.cache,
-                generation_config=settings, stopping_criteria=StoppingCriteriaList([stops]),
-            )
+            stops = Stops(sampling, tokenizer, start_B, batch.ids)
+            try:
+                ids = actor.generate(
+                    inputs=batch.ids, attention_mask=batch.mask, past_key_values=batch.cache,
+                    generation_config=settings, stopping_criteria=StoppingCriteriaList([stops]),
+                )
+            except torch.OutOfMemoryError:
+                if len(rows) == 1:
+                    raise
+                ids, most, batch.cache = stops.seen, len(rows) // 2, None
             for b in stops.finished_B.nonzero().flatten().tolist():
                 length, begin = int(stops.length_B[b]), int(start_B[b])
                 tokens = ids[b, begin : begin + (length or sampling.max_new_tokens)].tolist()
                 responses[rows[b]] = Response(own[rows[b]], tokens, truncated=length == 0)
             bar.update(int(stops.finished_B.sum()))
             going = (~stops.finished_B).nonzero().flatten()
+            if batch.cache is None:  # go on from what was drawn, half at a time: anew would favour short ones
+                begun |= {rows[b]: ids[b, start_B[b] - len(own[rows[b]]) :].tolist() for b in going.tolist()}
+                rows, waiting = [], [rows[b] for b in going.tolist()] + waiting
+                continue
             rows = [rows[b] for b in going.tolist()]
             going = going.to(world.device)
             batch.cache.reorder_cache(going)
@@ -181,7 +193,7 @@ class Stops(StoppingCriteria):
     on without them.
     """
 
-    def __init__(self, sampling: Sampling, tokenizer, start_B: torch.Tensor):
+    def __init__(self, sampling: Sampling, tokenizer, start_B: torch.Tensor, ids: torch.Tensor):
         self.ids = torch.tensor(sorted(sampling.stop_ids))
         self.strings = sampling.stop_strings
         # a token is at least a byte; some more for one that begins before the string
@@ -191,6 +203,7 @@ class Stops(StoppingCriteria):
         self.max_new_tokens = sampling.max_new_tokens
         self.length_B = torch.zeros_like(start_B)
         self.finished_B = torch.zeros_like(start_B, dtype=torch.bool)
+        self.seen = ids  # with all that was drawn
 
     def ended(self, input_ids):
         ended_B = torch.isin(input_ids[:, -1], self.ids.to(input_ids.device)).cpu()
@@ -202,7 +215,7 @@ class Stops(StoppingCriteria):
         return ended_B
 
     def __call__(self, input_ids, scores, **kwargs):
-        new_B = input_ids.shape[1] - self.start_B
+        self.seen, new_B = input_ids, input_ids.shape[1] - self.start_B
         ended_B = ~self.finished_B & self.ended(input_ids)
         self.length_B[ended_B] = new_B[ended_B]
         self.finished_B |= ended_B | (new_B == self.max_new_tokens)

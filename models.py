@@ -20,7 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.distributed.checkpoint import state_dict
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging
 
@@ -120,24 +121,23 @@ def response_states(backbone: nn.Module, inputs: Inputs) -> tuple[torch.Tensor, 
 
 
 # -- loading -------------------------------------------------------------------------------------------------
-def load_actor(
-    name: str, world: World, dtype: torch.dtype, gradient_checkpointing=False, temperature: float = 1.0
-) -> Actor:
-    """Pretrained policy, checked and divided over all ranks. Master weights are fp32, compute is in dtype."""
+def load_actor(name: str, world: World, dtype: torch.dtype, temperature: float = 1.0, **how) -> Actor:
+    """Pretrained policy, checked and divided over all ranks. Master weights are fp32, compute is in dtype;
+    how: see `prepare`."""
     lm = load_pretrained(AutoModelForCausalLM, name, "--model", world)
     own = (lm.generation_config, *read_head(lm, name)) if world.is_main else None
     lm.generation_config, *shape = gather_list([own], world)[0]
-    actor = prepare(Actor(lm, temperature, *shape), decoder(lm), name, world, dtype, gradient_checkpointing)
+    actor = prepare(Actor(lm, temperature, *shape), decoder(lm), name, world, dtype, **how)
     return check_states(actor, name, world, dtype)
 
 
-def load_critic(name: str, world: World, dtype: torch.dtype, gradient_checkpointing=False) -> MiniCritic:
+def load_critic(name: str, world: World, dtype: torch.dtype, **how) -> MiniCritic:
     """A critic from a pretrained language model, or one that `save_critic` wrote, with its trained head."""
     critic = MiniCritic(load_pretrained(AutoModel, name, "--critics", world))
     if (Path(name) / HEAD_FILE).exists():
         with reading(f"--critics {name}: {HEAD_FILE} does not fit the model", RuntimeError, SafetensorError):
             critic.value_head.load_state_dict(load_file(Path(name) / HEAD_FILE))
-    critic = prepare(critic, critic.backbone, name, world, dtype, gradient_checkpointing)
+    critic = prepare(critic, critic.backbone, name, world, dtype, **how)
     return check_states(critic, name, world, dtype)
 
 
@@ -276,7 +276,10 @@ def compute_dtype(name: str, world: World) -> torch.dtype:
 
 
 # -- FSDP2 ---------------------------------------------------------------------------------------------------
-def prepare(model, backbone: nn.Module, name: str, world: World, dtype: torch.dtype, gradient_checkpointing):
+def prepare(
+    model, backbone: nn.Module, name: str, world: World, dtype: torch.dtype, gradient_checkpointing=False,
+    offload: str = "none",
+):
     """Actor or critic, ready to be trained: divided over all ranks by FSDP2, one unit a transformer block,
     one for the value head, which stays in fp32, one for the rest. All ranks get rank 0's weights; name is for
     complaints.
@@ -286,7 +289,8 @@ def prepare(model, backbone: nn.Module, name: str, world: World, dtype: torch.dt
     policy that samples would not be the one that is trained.
 
     The master weights and the gradients' reduction are fp32 (AdamW at 1e-6 rounds updates of bf16 weights
-    away, AReaL#1292); compute runs in dtype. One process in fp32 has nothing to divide or to cast.
+    away, AReaL#1292); compute runs in dtype. One process in fp32 has nothing to divide or to cast. offload
+    all: what is divided, and so AdamW, stays on the CPU, and a unit's weights come when it is at work.
     """
     blocks = next((m for m in backbone.modules() if isinstance(m, nn.ModuleList)), [])
     refuse(len(blocks) != backbone.config.num_hidden_layers,
@@ -296,16 +300,18 @@ def prepare(model, backbone: nn.Module, name: str, world: World, dtype: torch.dt
         backbone.activation_checkpointing_enable({"use_reentrant": False})
         for block in blocks:
             block.training = True
-    if world.size == 1 and dtype == torch.float32:
+    if world.size == 1 and dtype == torch.float32 and offload != "all":
         return model.to(world.device)
     whole = model.state_dict() if world.is_main else {}
     compute = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
     full = MixedPrecisionPolicy(param_dtype=torch.float32, reduce_dtype=torch.float32)
     # what a loss is made of (advantages, weights) stays in fp32
     root = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    stay = CPUOffloadPolicy(pin_memory=world.device.type == "cuda") if offload == "all" else OffloadPolicy()
     heads = [model.value_head] if isinstance(model, MiniCritic) else []
     for module, policy in [*((x, compute) for x in blocks), *((x, full) for x in heads), (model, root)]:
-        fully_shard(module, mesh=world.mesh, mp_policy=policy, reshard_after_forward=True)
+        how = dict(mp_policy=policy, offload_policy=stay)
+        fully_shard(module, mesh=world.mesh, reshard_after_forward=True, **how)
     if world.size > 1:
         from_rank_0 = state_dict.StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
         state_dict.set_model_state_dict(model, whole, options=from_rank_0)

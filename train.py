@@ -28,8 +28,9 @@ import torch
 import asyppo
 import distributed
 import generation
+import plan
 from critics import ensemble_values, fit_critics, shard, signal_metrics, value_metrics
-from distributed import StopRequest, UserError, World, gather_list, generator, number, refuse
+from distributed import RunError, StopRequest, UserError, World, gather_list, generator, number, refuse
 from distributed import load_checkpoint, save_checkpoint, saved_steps, stream_seed, writing
 from evaluate import evaluate, summarise
 from folder import Folder, Log, Stopwatch, digest, open_folder, rollout_samples
@@ -212,10 +213,11 @@ def train(args: argparse.Namespace, world: World) -> int:
 
 def held_out_accuracy(run: Run) -> float:
     """Share of right answers, one sampled response to each held-out problem."""
-    records = evaluate(
-        run.actor, run.tokenizer, {"held-out": run.held_out}, run.template, run.sampling, run.args.extract,
-        run.reward, k=1, seed=run.args.seed, world=run.world,
-    )
+    with offloaded([run.actor_optimizer, *run.critic_optimizers], run.args.offload):
+        records = evaluate(
+            run.actor, run.tokenizer, {"held-out": run.held_out}, run.template, run.sampling,
+            run.args.extract, run.reward, k=1, seed=run.args.seed, world=run.world,
+        )
     return summarise(records)["avg@k"]
 
 
@@ -297,9 +299,11 @@ def set_up(args: argparse.Namespace, world: World) -> Run:
            f"--resume: the run in {folder.path} has done more than {args.steps} steps already; "
            "raise --steps.")
 
+    plan.settle(args, names, max(map(len, prompts)), world)
     dtype = compute_dtype(args.dtype, world)
-    actor = load_actor(args.model, world, dtype, args.gradient_checkpointing, args.temperature)
-    critics = [load_critic(name, world, dtype, args.gradient_checkpointing) for name in names]
+    how = dict(gradient_checkpointing=args.gradient_checkpointing, offload=args.offload)
+    actor = load_actor(args.model, world, dtype, args.temperature, **how)
+    critics = [load_critic(name, world, dtype, **how) for name in names]
     few = min(6, args.max_new_tokens)
     check_generation(actor, tokenizer, min(prompts, key=len), few, args.model, world, dtype)
     digests = {"--data": digest(problems), "--eval-data": digest(held_out), "--model": actor.lm.digest}
@@ -375,7 +379,7 @@ TINY_DEFAULTS = (
 
 # a resumed run may have other ones
 MAY_CHANGE = {"steps", "out", "resume", "eval_every", "save_every", "keep", "max_bad_steps", "wandb"}
-MAY_CHANGE |= {"timeout", "device", "offload", "generate_batch", "token_budget"}
+MAY_CHANGE |= {"timeout", "device", "offload", "generate_batch", "token_budget", "plan", "gpus", "gpu_memory"}
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -389,7 +393,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--critics", nargs="+", help="mini-critics: one name for all, or one each; default: by the actor's family and size")
     add("--n-critics", type=least_0, default=2, help="M, the number of critics")
     add("--gradient-checkpointing", action=switch, default=True, help="recompute activations in backward to save memory")
-    add("--offload", action=switch, default=False, help="optimizer states wait on the CPU while their model is not updated")
+    add("--offload", choices=("auto", *plan.OFFLOAD), default="auto", help="what waits on the CPU; auto: the least that the GPU's memory asks for, moments: AdamW's while their model is not updated, all: weights, gradients and moments, slowly")
 
     add = parser.add_argument_group("problems").add_argument
     add("--data", default="zwhe99/DeepMath-103K", help="training problems: .jsonl, .parquet, or hub id as ID[:CONFIG[:SPLIT]]")
@@ -446,6 +450,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--out", type=Path, help="folder of the run; default: runs/ALGO-TIME")
     add("--resume", nargs="?", const=True, help="go on from the checkpoint in --out, or in the folder given here")
     add("--wandb", choices=("disabled", "offline", "online"), default="disabled", help="log to Weights & Biases as well")
+    add("--plan", action="store_true", help="print the bytes of every phase on each GPU, from the models' configurations alone, and stop")
+    add("--gpus", type=least_1, default=1, help="with --plan: so many GPUs")
+    add("--gpu-memory", type=positive, default=80.0, help="with --plan: GiB of each")
     distributed.add_flags(parser)
 
     first, _ = parser.parse_known_args(argv)
@@ -524,9 +531,17 @@ def main(argv: list[str] | None = None) -> int:
     distributed.secure_output()
     args = parse_args(argv)
     try:
+        if args.plan:
+            item, free = 4 if args.dtype == "fp32" else 2, args.gpu_memory * 2**30
+            print(plan.choose(args, critic_names(args), item, args.gpus, plan.PROMPT, free))
+            return 0
         code = train(args, distributed.start(args.device, args.timeout))
     except UserError as error:
         code = distributed.report("train.py", error)
+    except torch.OutOfMemoryError as error:
+        code = distributed.report("train.py", RunError(
+            f"the GPU's memory is full ({str(error)[:200]}); --resume with a smaller --token-budget or "
+            "--generate-batch, or a further --offload."))
     # after train has returned: its models are gone; after a crash nothing is waited for
     distributed.stop()
     return code

@@ -160,11 +160,11 @@ def adamw(model: nn.Module, lr: float) -> torch.optim.AdamW:
 
 
 @contextmanager
-def offloaded(optimizers: list[torch.optim.Optimizer], wanted: bool) -> Iterator[None]:
-    """Keep the optimizers' states on the CPU for a while, if wanted; what they occupied is free."""
-    tensors = [
-        x for o in optimizers if wanted for state in o.state.values() for x in state.values() if x.dim()
-    ]
+def offloaded(optimizers: list[torch.optim.Optimizer], offload: str) -> Iterator[None]:
+    """With --offload moments, keep the optimizers' states on the CPU for a while; what they occupied is
+    free. (With all they are there anyway.)"""
+    states = [state for o in optimizers if offload == "moments" for state in o.state.values()]
+    tensors = [x for state in states for x in state.values() if x.dim()]
     storages = [(x.to_local() if isinstance(x, DTensor) else x).untyped_storage() for x in tensors]
     kept = []
     for storage in storages:

@@ -28,7 +28,7 @@ RUNS = {
     "by token": (0, "--loss-norm token --mask-by entropy --filter-by random --aggregate min".split()),
     "two processes": (2, []),
     "bf16": (0, ["--dtype", "bf16"]),
-    "bf16, two processes": (2, "--dtype bf16 --minibatch-size 128 --offload".split()),
+    "bf16, two processes": (2, "--dtype bf16 --minibatch-size 128 --offload moments".split()),
 }
 CLOCKS = re.compile("time/|memory|per_s")
 

@@ -8,7 +8,8 @@ from tests.runs import ROOT
 
 README = (ROOT / "README.md").read_text()
 MODULES = (
-    "asyppo|critics|distributed|evaluate|folder|generation|head|judge|models|rollout|train|updates|verifier"
+    "asyppo|critics|distributed|evaluate|folder|generation|head|judge|models|plan|rollout|train|updates"
+    "|verifier"
 )
 
 

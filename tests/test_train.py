@@ -124,8 +124,8 @@ def test_every_ablation_flag_changes_the_run(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"], ids=["whole tensors", "sharded tensors"])
-def test_offloaded_optimizer_states_leave_memory_and_change_no_number(tmp_path, around, dtype):
-    flags = ["--dtype", dtype, "--steps", 3, *FEW]
+def test_what_is_offloaded_changes_no_number_and_moments_leave_memory(tmp_path, around, dtype):
+    flags = ["--dtype", dtype, "--steps", 2, "--max-new-tokens", 40, *FEW]
     run("train.py", "--out", tmp_path / "stays", *flags)
     optimizers, seen = [], []
 
@@ -141,11 +141,15 @@ def test_offloaded_optimizer_states_leave_memory_and_change_no_number(tmp_path, 
         seen.append((len(states), sum(x.untyped_storage().nbytes() for x in states)))
 
     around("adamw", after=remember)
+    run("train.py", "--out", tmp_path / "all", *flags, "--offload", "all")
+    assert all(isinstance(p, DTensor) for o in optimizers for p in o.param_groups[0]["params"])
+    optimizers.clear()
     around("generate_responses", before=look)
-    run("train.py", "--out", tmp_path / "leaves", *flags, "--offload")
-    assert [n > 0 for n, _ in seen] == [False, True, True] and all(n_bytes == 0 for _, n_bytes in seen)
+    run("train.py", "--out", tmp_path / "leaves", *flags, "--offload", "moments")
+    assert [n > 0 for n, _ in seen] == [False, True] and all(n_bytes == 0 for _, n_bytes in seen)
     for name, expected in weights(tmp_path / "stays").items():
         assert torch.equal(expected, weights(tmp_path / "leaves")[name]), name
+        assert torch.equal(expected, weights(tmp_path / "all")[name]), name
 
 
 def test_an_update_that_is_not_finite_is_skipped_kept_for_inspection_and_stops_the_run_if_it_goes_on(
