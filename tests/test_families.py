@@ -79,7 +79,7 @@ def test_a_family_is_drawn_scored_and_trained_as_transformers_computes_it(name, 
     folder, temperature = make(name, tmp_path), 0.7
     plain = AutoModelForCausalLM.from_pretrained(folder)
     actor = load_actor(folder, world, torch.float32, temperature=temperature)
-    check_generation(actor, tokenizer, PROMPTS[0], name, world, torch.float32)
+    check_generation(actor, tokenizer, PROMPTS[0], 6, name, world, torch.float32)
 
     expected = [greedy(plain, prompt) for prompt in PROMPTS]
     settings = dict(temperature=0, max_new_tokens=12, stop_ids=STOPS, batch=3)
@@ -177,7 +177,7 @@ def test_responses_that_are_not_those_of_generate_or_not_scored_as_drawn_are_ref
     qwen, tokenizer, world, monkeypatch
 ):
     def check():
-        check_generation(actor, tokenizer, PROMPTS[1], "MODEL", world, torch.float32)
+        check_generation(actor, tokenizer, PROMPTS[1], 6, "MODEL", world, torch.float32)
 
     actor = load_actor(qwen, world, torch.float32)
     check()
@@ -193,7 +193,7 @@ def test_responses_that_are_not_those_of_generate_or_not_scored_as_drawn_are_ref
 
 def test_a_model_with_recurrent_states_is_announced(tokenizer, tmp_path, world, capsys):
     actor = load_actor(make("lfm2", tmp_path), world, torch.float32)
-    check_generation(actor, tokenizer, PROMPTS[1], "LFM2", world, torch.float32)
+    check_generation(actor, tokenizer, PROMPTS[1], 6, "LFM2", world, torch.float32)
     assert not keeps_only_attention(actor)
     assert "LFM2 keeps more than keys and values" in capsys.readouterr().out
 
@@ -224,3 +224,16 @@ def test_checkpointed_gradients_are_the_same_and_drawing_leaves_checkpointing_on
         gradients.append(torch.cat([p.grad.flatten() for p in actor.parameters() if p.grad is not None]))
         runs.append(len(count))
     assert runs == [1, 2] and torch.equal(*gradients)
+
+
+def test_the_check_stays_within_a_context_that_just_holds_one_prompt_and_its_response(
+    tokenizer, tmp_path, world
+):
+    few = shape(max_position_embeddings=24) | dict(n_embd=32, n_layer=2, n_head=2, n_positions=24)
+    folder = save_model(AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", **few)), tmp_path)
+    prompt = list(range(9, 29))
+    check_config(folder, "--model", [prompt], 4)
+    actor = load_actor(folder, world, torch.float32)
+    check_generation(actor, tokenizer, prompt, 4, folder, world, torch.float32)
+    with pytest.raises(UserError, match="beyond 24 tokens"):
+        check_config(folder, "--model", [prompt], 5)
