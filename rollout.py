@@ -225,12 +225,11 @@ def make_rollout(responses: list[Response], golds: list[str], answers: list[str 
     tokens_BS = torch.zeros(len(responses), int((prompt_len_B + response_len_B).max()), dtype=torch.long)
     for b, r in enumerate(responses):
         tokens_BS[b, : len(r.prompt) + len(r.tokens)] = torch.tensor(r.prompt + r.tokens)
-    return Rollout(
-        tokens_BS=tokens_BS, prompt_len_B=prompt_len_B, response_len_B=response_len_B,
-        truncated_B=torch.tensor([r.truncated for r in responses]),
-        group_B=torch.arange(len(responses)) // group_size, golds=golds, answers=answers,
-        rewards_B=torch.tensor(rewards, dtype=torch.float32),
-        mask_BT=torch.arange(int(response_len_B.max())) < response_len_B[:, None])
+    return Rollout(tokens_BS=tokens_BS, prompt_len_B=prompt_len_B, response_len_B=response_len_B,
+                   truncated_B=torch.tensor([r.truncated for r in responses]), golds=golds, answers=answers,
+                   group_B=torch.arange(len(responses)) // group_size,
+                   rewards_B=torch.tensor(rewards, dtype=torch.float32),
+                   mask_BT=torch.arange(int(response_len_B.max())) < response_len_B[:, None])
 
 
 def verify(responses: list[Response], golds: list[str], how: str, reward: Callable, tokenizer,
