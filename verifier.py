@@ -177,9 +177,8 @@ def per_member(text: str, rewrite: Callable[[str], str], brackets=("(", "[", r"\
 
 # ---- words and choices -------------------------------------------------------------------------------------
 WORDS = r"[A-Za-z]{4,}|(?:[A-Za-z]{2,}[ -])+[A-Za-z]{2,}|(?i:yes|no|odd)"
-SAID = (  # what may stand before a word or a choice
-    r"(?:(?:(?:the|this|that|my) )?(?:(?:correct|final|given) )?"
-    r"(?:answer|statement|claim|assertion|proposition|conjecture|option|choice|it)(?: is:?|:)? )?")
+SAID = (r"(?:(?:(?:the|this|that|my) )?(?:(?:correct|final|given) )?"  # before a word or a choice
+        r"(?:answer|statement|claim|assertion|proposition|conjecture|option|choice|it)(?: is:?|:)? )?")
 OPPOSITE = {"yes": "no", "no": "yes", "true": "false", "false": "true"}
 
 
@@ -473,9 +472,8 @@ class Verifier:
         # not a fork: the parent has threads and CUDA; a fixed hash seed: sympy depends on the order of sets
         command = [sys.executable, JUDGE, str(self.memory_gb), str(self.deadline)]
         # a session of its own, so that Ctrl-C and torchrun's signals to the parent's group do not reach it
-        worker = subprocess.Popen(
-            command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
-            env={**os.environ, "PYTHONHASHSEED": "0"})
+        worker = subprocess.Popen(command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                  start_new_session=True, env={**os.environ, "PYTHONHASHSEED": "0"})
         self.busy[worker] = None, time.monotonic() + STARTUP_LIMIT
 
     def _send(self, queue: deque) -> None:
