@@ -42,12 +42,7 @@ def gae(rewards_BT, values_BT, mask_BT, gamma: float, lam: float) -> torch.Tenso
 
 def discounted_returns(rewards_BT: torch.Tensor, mask_BT: torch.Tensor, gamma: float) -> torch.Tensor:
     """The critics' targets R_t (3): R_t = r_t + γ R_{t+1}, the Monte-Carlo return. -> [B, T]"""
-    returns_BT = torch.zeros_like(rewards_BT)
-    next_return_B = torch.zeros_like(rewards_BT[:, 0])
-    for t in reversed(range(rewards_BT.shape[1])):
-        next_return_B = torch.where(mask_BT[:, t], rewards_BT[:, t] + gamma * next_return_B, 0.0)
-        returns_BT[:, t] = next_return_B
-    return returns_BT
+    return gae(rewards_BT, torch.zeros_like(rewards_BT), mask_BT, gamma, 1.0)
 
 
 def lambda_returns(rewards_BT, values_BT, mask_BT, gamma: float, lam: float) -> torch.Tensor:
@@ -157,15 +152,13 @@ def policy_loss(logp_N, entropy_N, data: PolicyData, clip_low: float, clip_high:
 
 def update_policy(actor, optimizer, rollout, data: PolicyData, args, step: int, world) -> dict[str, float]:
     """Step 6: args.epochs passes over the rollout, one optimizer step for each minibatch. -> what to log"""
-    token_loss = partial(
-        policy_loss, clip_low=args.clip_low, clip_high=args.clip_high, entropy_coef=args.entropy_coef
-    )
+    token_loss = partial(policy_loss, clip_low=args.clip_low, clip_high=args.clip_high,
+                         entropy_coef=args.entropy_coef)
     n_minibatches = -(-len(rollout) // args.minibatch_size)
     updates = update_model(
         actor, optimizer, partial(actor.loss, token_loss=token_loss, with_entropy=args.entropy_coef > 0),
         rollout, list(range(len(rollout))), data, args, world, epochs=args.epochs,
-        n_minibatches=n_minibatches, loss_norm=args.loss_norm, stream=("minibatches", step),
-    )
+        n_minibatches=n_minibatches, loss_norm=args.loss_norm, stream=("minibatches", step))
     means = mean_of_updates(updates)
     first, last_pass = updates[0]["approx_kl"], mean_of_updates(updates[-n_minibatches:])["clip_frac"]
     return {"policy_loss": means.pop("loss"), "approx_kl_first": first, "clip_frac_last": last_pass} | means

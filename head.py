@@ -16,9 +16,8 @@ import torch
 HEAD_CHUNK = 256
 
 
-def score(
-    hidden_NH, weight_VH, targets_N, temperature: float, cap: float | None = None, with_slope: bool = False
-) -> list[torch.Tensor]:
+def score(hidden_NH, weight_VH, targets_N, temperature: float, cap: float | None = None,
+          with_slope: bool = False) -> list[torch.Tensor]:
     """-> log π(target | state), the entropy of π(· | state) in nats and, if asked for, the length of
     ∂ log π(target | state)/∂z, √((1 − p_y)² + Σ_{i≠y} p_i²); each [N] fp32, without gradient. z: `logits`."""
     n, device = len(hidden_NH), hidden_NH.device
@@ -39,11 +38,9 @@ def score(
     return scores
 
 
-def loss(
-    hidden_NH: torch.Tensor, weight_VH: torch.Tensor, targets_N: torch.Tensor, temperature: float,
-    token_loss: Callable, with_entropy: bool, weights_N: torch.Tensor, data: NamedTuple,
-    cap: float | None = None
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def loss(hidden_NH: torch.Tensor, weight_VH: torch.Tensor, targets_N: torch.Tensor, temperature: float,
+         token_loss: Callable, with_entropy: bool, weights_N: torch.Tensor, data: NamedTuple,
+         cap: float | None = None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """-> Σ weight · loss over the tokens, differentiable in hidden_NH and weight_VH; sums of what is logged.
 
     token_loss(logp_C, entropy_C, data of these tokens) -> their losses [C], and what to log of them, name ->
@@ -70,8 +67,7 @@ def loss(
                 loss_C, logged_C = token_loss(*inputs, data._make(x_N[part] for x_N in data))
                 chunk_loss = (weights_N[part] * loss_C).sum()
                 by_logp_C, by_entropy_C = torch.autograd.grad(
-                    chunk_loss / temperature, inputs, allow_unused=True
-                )
+                    chunk_loss / temperature, inputs, allow_unused=True)
             total += chunk_loss.detach()
             for name, x_C in logged_C.items():
                 logged[name] = logged.get(name, 0) + (weights_N[part] * x_C).sum().double()

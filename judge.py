@@ -14,11 +14,7 @@ import sys
 import sympy
 from latex2sympy2_extended import is_expr_of_only_symbols
 from latex2sympy2_extended.latex2sympy2 import (
-    ConversionConfig,
-    NormalizationConfig,
-    latex2sympy,
-    normalize_latex,
-)
+    ConversionConfig, NormalizationConfig, latex2sympy, normalize_latex)
 from latex2sympy2_extended.logic import And
 from latex2sympy2_extended.sets import FiniteSet
 from math_verify import grader
@@ -28,11 +24,9 @@ from sympy.core.relational import Relational
 from verifier import canonical, per_member, read_pair
 
 # ---- from a canonical text to an expression ----------------------------------------------------------------
-
 # letters that stand for one thing: HHT, mgh, iv, AB, H_2O, A-B-C
-NAME = re.compile(
-    r"(?:(?:[A-Z][a-z]?(?:_?\d+|_\{\d+\})?'* ?){2,}|[A-Za-z](?: ?[A-Za-z]){2,}|[ivx]{2,}|[A-Z](?:-[A-Z]){2,})"
-)
+NAME = re.compile(r"(?:(?:[A-Z][a-z]?(?:_?\d+|_\{\d+\})?'* ?){2,}|[A-Za-z](?: ?[A-Za-z]){2,}|[ivx]{2,}"
+                  r"|[A-Z](?:-[A-Z]){2,})")
 FIGURE = re.compile(r"\\(angle|triangle|square|odot)(?![a-zA-Z])\s*\{?([A-Z](?:[A-Z\d_' ]|\{\d+\})*)\}?")
 
 
@@ -69,13 +63,8 @@ def parse(text: str):
     # math-verify's removal of units would make 2d and 2 equal
     config = NormalizationConfig(units=False, malformed_operators=True, nits=True, boxed="none")
     latex = normalize_latex(text, config=config)
-    expr = latex2sympy(
-        latex,
-        is_real=not grader.should_treat_as_complex(latex),
-        convert_degrees=True,
-        normalization_config=None,
-        conversion_config=ConversionConfig(lowercase_symbols=False),
-    )
+    expr = latex2sympy(latex, is_real=not grader.should_treat_as_complex(latex), convert_degrees=True,
+                       normalization_config=None, conversion_config=ConversionConfig(lowercase_symbols=False))
     # sympy takes dv/dt for 0, because v is not written v(t)
     for derivative in expr.atoms(sympy.Derivative):
         expr = expr.xreplace({derivative: sympy.Symbol(str(derivative))})
@@ -87,8 +76,6 @@ def verify(gold, answer) -> bool:
 
 
 # ---- numbers and expressions -------------------------------------------------------------------------------
-
-
 def percent_readings(gold: str, answer: str) -> list[tuple[str, str]]:
     """18% is 18 and 0.18; what a percent sign means is the same on both sides."""
 
@@ -152,8 +139,6 @@ def positive_symbols(gold, answer) -> dict:
 
 
 # ---- tuples, lists, named values ---------------------------------------------------------------------------
-
-
 def is_name(expr) -> bool:
     return isinstance(expr, (sympy.Symbol, AppliedUndef)) or expr == sympy.E
 
@@ -205,7 +190,6 @@ def members_agree(golds, answer) -> bool:
 
 
 # ---- sets, intervals, inequalities -------------------------------------------------------------------------
-
 BUILDER = re.compile(r"\\\{ ?([a-zA-Z])(?:\\in ?\\mathbb ?\{?R\}?)?(?:\\mid|\\vert|\||:|\\colon) ?(.*)\\\}")
 
 
@@ -251,8 +235,6 @@ def sets_agree(gold: str, answer: str) -> bool | None:
 
 
 # ---- equations ---------------------------------------------------------------------------------------------
-
-
 def equations_are_fair(gold, answer) -> bool:
     """False where math-verify would take the right side of an equation that does not define a value."""
 
@@ -260,32 +242,20 @@ def equations_are_fair(gold, answer) -> bool:
         return [node for node in sympy.preorder_traversal(expr) if isinstance(node, sympy.Eq)]
 
     if not equations(gold):  # AB=5 and f(3)=5 are right for 5
-        return all(
-            is_name(eq.lhs)
-            or not eq.lhs.atoms(sympy.Number)
-            or is_expr_of_only_symbols(eq.lhs)
-            or grader.sympy_expr_eq(eq.lhs, eq.rhs, 6, 15)
-            for eq in equations(answer)
-        )
+        return all(is_name(eq.lhs) or not eq.lhs.atoms(sympy.Number) or is_expr_of_only_symbols(eq.lhs)
+                   or grader.sympy_expr_eq(eq.lhs, eq.rhs, 6, 15) for eq in equations(answer))
     if equations(answer):
         return True
     # 5 is right for AB=5; but SRMC wrong for MR=SRMC, 5 for x+y=5, and 4,3 for x=3,y=4
     named_once = isinstance(gold, sympy.And) or len({eq.lhs for eq in equations(gold)}) == 1
     return named_once and all(
-        not (len(str(eq.lhs)) > 1 and eq.rhs.is_Symbol)
-        if is_name(eq.lhs)
-        else not eq.rhs.free_symbols and not eq.lhs.has(sympy.Add)
-        for eq in equations(gold)
-    )
+        not (len(str(eq.lhs)) > 1 and eq.rhs.is_Symbol) if is_name(eq.lhs)
+        else not eq.rhs.free_symbols and not eq.lhs.has(sympy.Add) for eq in equations(gold))
 
 
 # ---- the judge ---------------------------------------------------------------------------------------------
-
 theirs, theirs_numeric, theirs_solve = (
-    grader.sympy_expr_eq,
-    grader.sympy_numeric_eq,
-    grader.sympy_solve_and_compare,
-)
+    grader.sympy_expr_eq, grader.sympy_numeric_eq, grader.sympy_solve_and_compare)
 
 
 def expressions_agree(gold, answer, *settings, **flags) -> bool:
@@ -297,14 +267,11 @@ def expressions_agree(gold, answer, *settings, **flags) -> bool:
 
 grader.sympy_expr_eq = expressions_agree
 grader.sympy_numeric_eq = lambda gold, answer, *precision: (  # theirs goes through a matrix, number by number
-    theirs_numeric(gold, answer, *precision)
-    if isinstance(gold, sympy.MatrixBase)
-    else numbers_agree(gold, answer)
-)
+    theirs_numeric(gold, answer, *precision) if isinstance(gold, sympy.MatrixBase)
+    else numbers_agree(gold, answer))
 # x^2=-1 and x^2=-2, f(0)=0 and f(0)=1 have all their real solutions in common: none
 grader.sympy_solve_and_compare = lambda gold, *rest: (
-    bool(gold.free_symbols and sympy.solve(gold)) and theirs_solve(gold, *rest)
-)
+    bool(gold.free_symbols and sympy.solve(gold)) and theirs_solve(gold, *rest))
 grader.sympy_compare_symbols = symbols_agree  # theirs ignores case
 
 

@@ -28,9 +28,8 @@ class Problem:
     answer: str
 
 
-def load_problems(
-    source: str, n: int | None, seed: int, split: str = "train", flag: str = "--data"
-) -> list[Problem]:
+def load_problems(source: str, n: int | None, seed: int, split: str = "train",
+                  flag: str = "--data") -> list[Problem]:
     """Problems from a local .jsonl or .parquet file, or from the hub as ID, ID:CONFIG or ID:CONFIG:SPLIT.
 
     n: take this many, drawn by seed; None takes all, in file order. Columns: see `read_problem`.
@@ -51,16 +50,14 @@ def load_problems(
     return random.Random(stream_seed(seed, "problems")).sample(problems, n)
 
 
-def read_jsonl(path: str, flag: str) -> list[tuple[str, dict]]:
-    rows = []
+def read_jsonl(path: str, flag: str) -> Iterator[tuple[str, dict]]:
     for number, line in enumerate(Path(path).read_bytes().split(b"\n"), start=1):
         if line.strip():
             with reading(f"{flag} {path}, line {number}: not a JSON object on one line", RecursionError):
                 row = json.loads(line)
                 if not isinstance(row, dict):
                     raise ValueError(f"but a {type(row).__name__}")
-            rows.append((f"line {number}", row))
-    return rows
+            yield f"line {number}", row
 
 
 def read_parquet(path: str, flag: str) -> Iterator[dict]:
@@ -145,9 +142,8 @@ def problems_of_step(problems: list[Problem], step: int, n: int, seed: int) -> l
 def read_template(template: str | None, tokenizer, name: str) -> str | None:
     """--template as text with {problem} in it: given as such, or as a file. None: the chat template."""
     if template is None:
-        refuse(not tokenizer.chat_template,
-               f"{name} has no chat template; give --template FILE or TEXT with {{problem}} where the "
-               "problem goes.")
+        refuse(not tokenizer.chat_template, f"{name} has no chat template; give --template FILE or TEXT "
+               "with {problem} where the problem goes.")
     elif "{problem}" not in template:
         with reading(f"--template {template[:255]!r}: neither a text with {{problem}} in it nor a text file"):
             template = Path(template).read_text(encoding="utf-8")
@@ -210,9 +206,8 @@ class Rollout:
     def lengths(self) -> list[int]:
         return (self.prompt_len_B + self.response_len_B).tolist()
 
-    def inputs(
-        self, rows: list[int], device: torch.device
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def inputs(self, rows: list[int],
+               device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """tokens, prompt and response lengths of these responses, cut to the longest of them."""
         width = int((self.prompt_len_B + self.response_len_B)[rows].max())
         parts = (self.tokens_BS[rows, :width], self.prompt_len_B[rows], self.response_len_B[rows])
@@ -223,31 +218,22 @@ class Rollout:
         return x_BT[rows][self.mask_BT[rows]].to(device)
 
 
-def make_rollout(
-    responses: list[Response], golds: list[str], answers: list[str | None], rewards: list[float],
-    group_size: int
-) -> Rollout:
+def make_rollout(responses: list[Response], golds: list[str], answers: list[str | None],
+                 rewards: list[float], group_size: int) -> Rollout:
     prompt_len_B = torch.tensor([len(r.prompt) for r in responses])
     response_len_B = torch.tensor([len(r.tokens) for r in responses])
     tokens_BS = torch.zeros(len(responses), int((prompt_len_B + response_len_B).max()), dtype=torch.long)
     for b, r in enumerate(responses):
         tokens_BS[b, : len(r.prompt) + len(r.tokens)] = torch.tensor(r.prompt + r.tokens)
-    return Rollout(
-        tokens_BS=tokens_BS,
-        prompt_len_B=prompt_len_B,
-        response_len_B=response_len_B,
-        truncated_B=torch.tensor([r.truncated for r in responses]),
-        group_B=torch.arange(len(responses)) // group_size,
-        rewards_B=torch.tensor(rewards, dtype=torch.float32),
-        mask_BT=torch.arange(int(response_len_B.max())) < response_len_B[:, None],
-        golds=golds,
-        answers=answers,
-    )
+    return Rollout(tokens_BS=tokens_BS, prompt_len_B=prompt_len_B, response_len_B=response_len_B,
+                   truncated_B=torch.tensor([r.truncated for r in responses]), golds=golds, answers=answers,
+                   group_B=torch.arange(len(responses)) // group_size,
+                   rewards_B=torch.tensor(rewards, dtype=torch.float32),
+                   mask_BT=torch.arange(int(response_len_B.max())) < response_len_B[:, None])
 
 
-def verify(
-    responses: list[Response], golds: list[str], how: str, reward: Callable, tokenizer, world: World
-) -> tuple[list[str | None], list[float]]:
+def verify(responses: list[Response], golds: list[str], how: str, reward: Callable, tokenizer,
+           world: World) -> tuple[list[str | None], list[float]]:
     """-> extracted answers and rewards of all responses; each rank verifies its part of them.
 
     reward(texts, golds) -> rewards, 1.0 right, 0.0 wrong, for each response; how: see extract_answer.

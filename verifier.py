@@ -41,15 +41,12 @@ JUDGE = Path(__file__).with_name("judge.py")  # only a worker pays for importing
 STARTUP_LIMIT = 300.0  # seconds for a worker to import sympy, on the busiest machine
 
 # ---- from a response to its answer -------------------------------------------------------------------------
-
 BOX_OR_BRACE = re.compile(r"\\\\?(?:boxed|fbox)(?![a-zA-Z])\s*(\{?)|\\.|[{}]", re.DOTALL)
 UNBRACED = re.compile(r"(?:(?![a-zA-Z]{2}|[a-zA-Z]\s)[^\s$]+)?")  # nothing of "\boxed as asked"
 MENTION = re.compile(
-    r"(?i:\\[a-z]*dots|\\text\w*|\\[,;:! ]|(?:(?:your|the|final) )*answer(?: here)?|[\s.…{}~?])*"
-)
+    r"(?i:\\[a-z]*dots|\\text\w*|\\[,;:! ]|(?:(?:your|the|final) )*answer(?: here)?|[\s.…{}~?])*")
 NUMBER_RUN = re.compile(
-    r"(?:(?<![\w)}\].])-\$?)?(?:(?<![\d.])\.\d+|\d[\d,]*(?:\.\d+)?)(?:[eE][+-]?\d+(?!\w))?"
-)
+    r"(?:(?<![\w)}\].])-\$?)?(?:(?<![\d.])\.\d+|\d[\d,]*(?:\.\d+)?)(?:[eE][+-]?\d+(?!\w))?")
 
 
 def last_boxed(text: str) -> str | None:
@@ -95,73 +92,54 @@ def extract_answer(text: str, how: str) -> str | None:
 
 
 # ---- any answer: notation, members -------------------------------------------------------------------------
-
-SYMBOLS = dict(
-    zip(
-        "×·÷π∞√±∓≤≥≠∪∩∈∅⟨⟩",
-        "times cdot div pi infty sqrt pm mp le ge ne cup cap in emptyset langle rangle".split(),
-    )
-)
+SYMBOLS = dict(zip("×·÷π∞√±∓≤≥≠∪∩∈∅⟨⟩",
+                   "times cdot div pi infty sqrt pm mp le ge ne cup cap in emptyset langle rangle".split()))
 ASCII = str.maketrans(
     {chr(0xFF01 + i): chr(0x21 + i) for i in range(94)}  # full-width forms
-    | dict.fromkeys("−–‐‑", "-")
-    | dict.fromkeys("′’", "'")
+    | dict.fromkeys("−–‐‑", "-") | dict.fromkeys("′’", "'")
     | dict.fromkeys("\u00a0\u2002\u2003\u2009\u202f\u3000", " ")
     | dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff")
     | {symbol: rf"\{command} " for symbol, command in SYMBOLS.items()}
-    | dict(zip("ℤℕℝℚℂ", (rf"\mathbb{{{letter}}}" for letter in "ZNRQC")))
-    | {"°": r"^{\circ}"}
-)
+    | dict(zip("ℤℕℝℚℂ", (rf"\mathbb{{{letter}}}" for letter in "ZNRQC"))) | {"°": r"^{\circ}"})
 SUPERSCRIPTS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
-FONT = (
-    r"\\(?:text(?:bf|it|rm|sf|tt|sc|up|md|normal)?|[mh]box|math(?:rm|bf|it|sf|tt|normal)|boldsymbol|bm|emph"
-    r"|underline|operatorname)\s*"
-)
+FONT = (r"\\(?:text(?:bf|it|rm|sf|tt|sc|up|md|normal)?|[mh]box|math(?:rm|bf|it|sf|tt|normal)|boldsymbol|bm"
+        r"|emph|underline|operatorname)\s*")
 COLOR = r"\\(?:text)?color\s*\{[^{}]*\}"
 TEXT = FONT + r"\{"
 AND_OR = rf"(?:,?\s*{TEXT}[\s,]*%s[\s,]*\}}|,?(?<![a-z]{{2}})\s+%s\s|\\(?:%s)(?![a-zA-Z]))\s*"
 ROOT = (r"(?<![a-zA-Z])\\?sqrt\s*((?:\[[^\[\]]*\])?)\s*\(((?:[^()]|\([^()]*\))*)\)", r"\\sqrt\1{\2}")
-NOTATION = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in [
-        (rf"\*\*|(?<!\\)(?:\$|\\[()\[\]])|{COLOR}", ""),
-        (r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits)(?![a-zA-Z])\.?", ""),
-        (r"\{\s*\\(?:bf|it|rm|sf|tt|bfseries|itshape)(?![a-zA-Z])\s*", r"\\text{"),
-        (r"(?<!\\)\\!\s*", ""),
-        (r"(?<=\d)\{[\s~]*(?:\\,)?\}(?=\d{3})|(?:(?<!\\)\\[,;: ]|~|\\q?quad(?![a-zA-Z])|\s)+", " "),
-        (r"\{\s*,\s*\}", ","),
-        (r"(?<![\d.,^_])\d{1,3}(?: +\d{3})+(?! *[\d/])", lambda number: number[0].replace(" ", "")),
-        (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
-        (rf"\\%|{TEXT}\s*(?:\\?%|per ?cent)\s*\}}|(?<=[\d}}])\s*per ?cent\b", "%"),
-        (r"\\leq(?:slant|q)?(?![a-zA-Z])|<=", r"\\le "),
-        (r"\\geq(?:slant|q)?(?![a-zA-Z])|>=", r"\\ge "),
-        (r"\\neq(?![a-zA-Z])|!=|\\not\s*=", r"\\ne "),
-        (r"(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup "),
-        (r"\\langle(?![a-zA-Z])([^|]*,[^|]*?)\\rangle(?![a-zA-Z])|^\s*<([^<>]*,[^<>]*)>\s*$", r"(\1\2)"),
-        (AND_OR % ("or", "or", "vee|lor"), r"\\lor "),
-        (AND_OR % ("and", "and", "wedge|land"), r"\\land "),
-        (rf"(?<=[\d}}]){TEXT}\s*(?:degrees?|deg)\s*\}}", r"^{\\circ}"),
-        (r"\b([ap])\.\s?m\.|\b([AP])\.\s?M\.", r"\1\2m"),
-        (r"\s*\^\s*(?:\\(?:circ|degree)|\{\s*\\(?:circ|degree)\s*\})|\\degree(?![a-zA-Z])", r"^{\\circ}"),
-        ROOT,
-        ROOT,  # a root in a root
-    ]
-]
-SPELLING = [  # what is left to do after words, units and conditions
-    (re.compile(pattern), replacement)
-    for pattern, replacement in [
-        (r"\\\$", ""),
-        (rf"^\s*{TEXT}([^{{}}]*)\}}[\s.]*$", r"\1"),
-        (r"'+", lambda primes: r"^{" + r"\prime" * len(primes[0]) + "}"),  # math-verify drops them
-        (r"(\d*)\.(\d*)\\(?:overline|bar)\{(\d+)\}", lambda match: repeating_decimal(*match.groups())),
-        (r"[\s.,;]+$|(?<=\d)\.(?![\d.])", ""),
-        (r"(?<![a-zA-Z\\])E(?=_)", r"\\mathcal{E}"),  # an energy E_1; math-verify always takes E for 2.718
-        (r"(?<=[\d.])[eE]([+-]?\d+)", r"\\times10^{\1}"),  # math-verify reads 4.5e33 as 4.5 * e * 33
-        (r"(?<![\w.^])(\d+)\s+(\d+)\s*/\s*(\d+)(?!\w)", r"\1\\frac{\2}{\3}"),
-        (r"(\\[a-zA-Z]+)\s+(?![\sa-zA-Z])", r"\1"),
-        (r"(?<![0-9a-zA-Z])\s+|\s+(?![0-9a-zA-Z])", ""),  # the others stay: "1 3" is not 13
-    ]
-]
+NOTATION = [(re.compile(pattern), replacement) for pattern, replacement in [
+    (rf"\*\*|(?<!\\)(?:\$|\\[()\[\]])|{COLOR}", ""),
+    (r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits)(?![a-zA-Z])\.?", ""),
+    (r"\{\s*\\(?:bf|it|rm|sf|tt|bfseries|itshape)(?![a-zA-Z])\s*", r"\\text{"),
+    (r"(?<!\\)\\!\s*", ""),
+    (r"(?<=\d)\{[\s~]*(?:\\,)?\}(?=\d{3})|(?:(?<!\\)\\[,;: ]|~|\\q?quad(?![a-zA-Z])|\s)+", " "),
+    (r"\{\s*,\s*\}", ","),
+    (r"(?<![\d.,^_])\d{1,3}(?: +\d{3})+(?! *[\d/])", lambda number: number[0].replace(" ", "")),
+    (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
+    (rf"\\%|{TEXT}\s*(?:\\?%|per ?cent)\s*\}}|(?<=[\d}}])\s*per ?cent\b", "%"),
+    (r"\\leq(?:slant|q)?(?![a-zA-Z])|<=", r"\\le "), (r"\\geq(?:slant|q)?(?![a-zA-Z])|>=", r"\\ge "),
+    (r"\\neq(?![a-zA-Z])|!=|\\not\s*=", r"\\ne "),
+    (r"(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup "),
+    (r"\\langle(?![a-zA-Z])([^|]*,[^|]*?)\\rangle(?![a-zA-Z])|^\s*<([^<>]*,[^<>]*)>\s*$", r"(\1\2)"),
+    (AND_OR % ("or", "or", "vee|lor"), r"\\lor "), (AND_OR % ("and", "and", "wedge|land"), r"\\land "),
+    (rf"(?<=[\d}}]){TEXT}\s*(?:degrees?|deg)\s*\}}", r"^{\\circ}"),
+    (r"\b([ap])\.\s?m\.|\b([AP])\.\s?M\.", r"\1\2m"),
+    (r"\s*\^\s*(?:\\(?:circ|degree)|\{\s*\\(?:circ|degree)\s*\})|\\degree(?![a-zA-Z])", r"^{\\circ}"),
+    ROOT, ROOT,  # a root in a root
+]]
+SPELLING = [(re.compile(pattern), replacement) for pattern, replacement in [  # after words, units, conditions
+    (r"\\\$", ""),
+    (rf"^\s*{TEXT}([^{{}}]*)\}}[\s.]*$", r"\1"),
+    (r"'+", lambda primes: r"^{" + r"\prime" * len(primes[0]) + "}"),  # math-verify drops them
+    (r"(\d*)\.(\d*)\\(?:overline|bar)\{(\d+)\}", lambda match: repeating_decimal(*match.groups())),
+    (r"[\s.,;]+$|(?<=\d)\.(?![\d.])", ""),
+    (r"(?<![a-zA-Z\\])E(?=_)", r"\\mathcal{E}"),  # an energy E_1; math-verify always takes E for 2.718
+    (r"(?<=[\d.])[eE]([+-]?\d+)", r"\\times10^{\1}"),  # math-verify reads 4.5e33 as 4.5 * e * 33
+    (r"(?<![\w.^])(\d+)\s+(\d+)\s*/\s*(\d+)(?!\w)", r"\1\\frac{\2}{\3}"),
+    (r"(\\[a-zA-Z]+)\s+(?![\sa-zA-Z])", r"\1"),
+    (r"(?<![0-9a-zA-Z])\s+|\s+(?![0-9a-zA-Z])", ""),  # the others stay: "1 3" is not 13
+]]
 SEPARATOR_OR_BRACKET = re.compile(r"\\?[{}()\[\]]|[;=]|,(?!(?<=\d,)\d{3}(?!\d))|\\l(?:or|and)(?![a-zA-Z])")
 
 
@@ -198,12 +176,9 @@ def per_member(text: str, rewrite: Callable[[str], str], brackets=("(", "[", r"\
 
 
 # ---- words and choices -------------------------------------------------------------------------------------
-
 WORDS = r"[A-Za-z]{4,}|(?:[A-Za-z]{2,}[ -])+[A-Za-z]{2,}|(?i:yes|no|odd)"
-SAID = (  # what may stand before a word or a choice
-    r"(?:(?:(?:the|this|that|my) )?(?:(?:correct|final|given) )?"
-    r"(?:answer|statement|claim|assertion|proposition|conjecture|option|choice|it)(?: is:?|:)? )?"
-)
+SAID = (r"(?:(?:(?:the|this|that|my) )?(?:(?:correct|final|given) )?"  # before a word or a choice
+        r"(?:answer|statement|claim|assertion|proposition|conjecture|option|choice|it)(?: is:?|:)? )?")
 OPPOSITE = {"yes": "no", "no": "yes", "true": "false", "false": "true"}
 
 
@@ -238,7 +213,6 @@ def same_words(gold: str, answer: str) -> bool:
 
 
 # ---- units, and conditions behind an answer ----------------------------------------------------------------
-
 UNITS = """
 m meter metre metro mètre м метр メートル 米|cm centimeter centimetre centímetro см сантиметр 厘米 公分
 mm millimeter millimetre мм 毫米|km kilometer kilometre kilómetro км километр 千米 公里|nm nanometer|Å|ly
@@ -270,17 +244,15 @@ UNIT_START = re.compile(rf"{FONT}|\\(?:frac|mu|Omega|AA|\$)|\^\{{\\circ|(?<=[\d}
 UNIT_TOKEN = re.compile(
     r"\\cdot(?![a-zA-Z])|[*.(){}\s-]|@*(?:distinct|different|possible|lattice|children)\s+(?=@*[a-z])"
     r"|(?P<per>/|@*per(?![a-zA-Z]))|\^\{?(?P<power>-?\d)\}?|@*(?P<square>square|sq|平方|cubic|cu|立方)(?![a-z])"
-    r"|(?P<text>@*)(?P<word>[^\W\d_]+|[€£¥₹₽₩¢])"
-)
+    r"|(?P<text>@*)(?P<word>[^\W\d_]+|[€£¥₹₽₩¢])")
 LONGEST_TAIL = 80  # characters of a unit or condition; their searches are quadratic
 CURRENCY = re.compile(r"\s*([+-]?)\s*(?:US)?(\\\$|[€£¥₹₽₩]|(?:Rs\.?|USD|EUR)(?=\W|\d))\s*(?=[\d.(\\])")
 TRIG = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])(?!\s*\^\s*\{?\s*-)")
 CONDITION_START = re.compile(rf"[\s,;(]|{FONT}|\\(?:forall|land)")
 CONDITION = re.compile(
     r"[\s,;.]*(?:(?:where|for|with|and|all|any|some|every|each|\\forall|\\land)\s+)*"
-    r"(?:integers?\s+(?P<n>[a-zA-Z])|(?P<k>[a-zA-Z])\s*(?:\\in\s*(?:\\mathbb)?\s*(?P<set>[ZNQRC]\s*\^?_?\s*[+*]?)"
-    r"|(?:is|are)?\s*(?:an|any|some|all)?\s*integers?))[\s.]*"
-)
+    r"(?:integers?\s+(?P<n>[a-zA-Z])|(?P<k>[a-zA-Z])\s*(?:\\in\s*(?:\\mathbb)?\s*"
+    r"(?P<set>[ZNQRC]\s*\^?_?\s*[+*]?)|(?:is|are)?\s*(?:an|any|some|all)?\s*integers?))[\s.]*")
 
 
 def unit_of(text: str, symbols: bool) -> str | None:
@@ -290,11 +262,8 @@ def unit_of(text: str, symbols: bool) -> str | None:
     """
     for command, symbol in UNIT_COMMANDS.items():
         text = text.replace(command, symbol)
-    text = re.sub(  # "@" before each word in \text{}
-        rf"{TEXT}((?:[^{{}}]|\{{[^{{}}]*\}})*)\}}",
-        lambda words: re.sub(r"(?<![\\a-zA-Z])([^\W\d_]+)", r"@\1", words[1]) + " ",
-        text,
-    )
+    text = re.sub(rf"{TEXT}((?:[^{{}}]|\{{[^{{}}]*\}})*)\}}",  # "@" before each word in \text{}
+                  lambda words: re.sub(r"(?<![\\a-zA-Z])([^\W\d_]+)", r"@\1", words[1]) + " ", text)
     text = re.sub(r"\\frac\s*\{?([^{}]*)\}?\s*\{([^{}]*)\}", r"\1/(\2)", text)
     text = re.sub(r"@µ\s*@*(?=[a-zA-Z])", "@µ", text)
     if UNIT_TOKEN.sub("", text):
@@ -386,11 +355,8 @@ def read_pair(gold: str, answer: str) -> tuple[str, str] | None:
 
 
 # ---- numbers -----------------------------------------------------------------------------------------------
-
-NUMBER = re.compile(
-    r"([+-]?)([1-9]\d{0,2}(?:,\d{3})+(?!\d)|\d*)(\.\d+)?(?<=\d)"
-    r"(?:(?:\\times|\\cdot|\*) ?10\^(?:\{\+?(-?\d{1,3})\}|(-?\d{1,3})))?(%?)"
-)
+NUMBER = re.compile(r"([+-]?)([1-9]\d{0,2}(?:,\d{3})+(?!\d)|\d*)(\.\d+)?(?<=\d)"
+                    r"(?:(?:\\times|\\cdot|\*) ?10\^(?:\{\+?(-?\d{1,3})\}|(-?\d{1,3})))?(%?)")
 BASED = re.compile(r"(-?\d[0-9A-Fa-f]*(?:\.\d+)?)_\{?(\d+)\}?")
 
 
@@ -410,13 +376,11 @@ def written_number(text: str) -> tuple[Fraction, bool] | None:
 
 
 # ---- verdicts that need no algebra -------------------------------------------------------------------------
-
 WORD_BEHIND = re.compile(rf"(?<=[\d)}}]){TEXT}([^{{}}]*)\}}")
 # math-verify multiplies "1 2 3", commutes matrices, takes 2^T for 2 and f^{(2)} for a square
 ONLY_TEXT = re.compile(
     r"dots|(?<![\d.a-zA-Z^_])[\d.]+ \d|(?<!matrix\})\^(?:T(?![a-zA-Z])|\{T\})|\^\{\(\d+\)\}"
-    r"|[A-Z]\^(?:1(?!\d)|\{1\})|\\vec.*\\times|[A-Z]\^\{-1\} ?[A-Z]|[A-Z] ?[A-Z]\^\{-1\}"
-)
+    r"|[A-Z]\^(?:1(?!\d)|\{1\})|\\vec.*\\times|[A-Z]\^\{-1\} ?[A-Z]|[A-Z] ?[A-Z]\^\{-1\}")
 
 
 def squeezed(text: str) -> str:
@@ -457,8 +421,6 @@ def quick_verdict(gold: str, answer: str | None) -> bool | None:
 
 
 # ---- in the parent -----------------------------------------------------------------------------------------
-
-
 class Verifier:
     """Up to `n_workers` processes; an item gets `deadline` seconds, a process `memory_gb` GiB of addresses.
 
@@ -466,9 +428,8 @@ class Verifier:
     Answers that hang cost deadline / workers each: 1,024 of them 43 minutes on two workers, 11 on eight.
     """
 
-    def __init__(
-        self, extract: str = "boxed", n_workers: int | None = None, deadline: float = 5.0, memory_gb=2.0
-    ):
+    def __init__(self, extract: str = "boxed", n_workers: int | None = None, deadline: float = 5.0,
+                 memory_gb=2.0):
         ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by torchrun
         self.n_workers = n_workers or max(1, min(8, len(os.sched_getaffinity(0)) // ranks))
         self.extract, self.deadline, self.memory_gb = extract, deadline, memory_gb
@@ -492,9 +453,8 @@ class Verifier:
         """Which golds only the same text can match, although they are not words."""
         algebra = {gold: quick_verdict(gold, r"\alpha_{99}") is None for gold in golds}
         by_text = {gold: is_words(gold) or bool(BASED.fullmatch(canonical(gold))) for gold in golds}
-        verdicts = {
-            (gold, None): None if algebra[gold] and not by_text[gold] else by_text[gold] for gold in golds
-        }
+        verdicts = {(gold, None): None if algebra[gold] and not by_text[gold] else by_text[gold]
+                    for gold in golds}
         self._settle(verdicts)
         return [i for i, gold in enumerate(golds) if not verdicts[gold, None]]
 
@@ -512,22 +472,15 @@ class Verifier:
         # not a fork: the parent has threads and CUDA; a fixed hash seed: sympy depends on the order of sets
         command = [sys.executable, JUDGE, str(self.memory_gb), str(self.deadline)]
         # a session of its own, so that Ctrl-C and torchrun's signals to the parent's group do not reach it
-        worker = subprocess.Popen(
-            command,
-            bufsize=0,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-            env={**os.environ, "PYTHONHASHSEED": "0"},
-        )
+        worker = subprocess.Popen(command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                  start_new_session=True, env={**os.environ, "PYTHONHASHSEED": "0"})
         self.busy[worker] = None, time.monotonic() + STARTUP_LIMIT
 
     def _send(self, queue: deque) -> None:
         worker = self.idle.pop()
         try:
-            worker.stdin.write(
-                json.dumps(queue[0]).encode() + b"\n"
-            )  # far below a pipe's 64 kB: never blocks
+            # far below a pipe's 64 kB: never blocks
+            worker.stdin.write(json.dumps(queue[0]).encode() + b"\n")
             self.busy[worker] = queue.popleft(), time.monotonic() + self.deadline
         except BrokenPipeError:  # it died while idle, so the item is not to blame
             end(worker)
@@ -550,8 +503,7 @@ class Verifier:
                 self.failed_starts += pair is None
                 if self.failed_starts == 3:
                     raise RuntimeError(
-                        "verifier workers did not start, three in a row; they said why on stderr"
-                    )
+                        "verifier workers did not start, three in a row; they said why on stderr")
             if pair:
                 verdicts[pair] = bool(reply) and json.loads(reply)
 
