@@ -310,7 +310,8 @@ def set_up(args: argparse.Namespace, world: World) -> Run:
         print(f"{args.algo}: actor {args.model}, {len(critics)} critics {' '.join(dict.fromkeys(names))}")
         print(f"{len(problems)} problems, {args.prompts_per_step} × {args.group_size} responses a step, "
               f"{args.minibatch_size} per optimizer step, {args.epochs} passes; "
-              f"{world.size} × {world.device.type}, {dtype}; files in {folder.path}", flush=True)
+              f"{' × '.join(map(str, world.mesh.shape))} × {world.device.type}, {dtype}; "
+              f"files in {folder.path}", flush=True)
     verifier = Verifier(args.extract)
     return Run(
         args=args, world=world, folder=folder, tokenizer=tokenizer, template=template, problems=problems,
@@ -374,7 +375,7 @@ TINY_DEFAULTS = (
 
 # a resumed run may have other ones
 MAY_CHANGE = {"steps", "out", "resume", "eval_every", "save_every", "keep", "max_bad_steps", "wandb"}
-MAY_CHANGE |= {"timeout", "device", "offload", "generate_batch", "token_budget"}
+MAY_CHANGE |= {"timeout", "device", "offload", "generate_batch", "token_budget", "shard_size"}
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -526,7 +527,7 @@ def main(argv: list[str] | None = None) -> int:
     distributed.secure_output()
     args = parse_args(argv)
     try:
-        code = train(args, distributed.start(args.device, args.timeout))
+        code = train(args, distributed.start(args.device, args.timeout, args.shard_size))
     except UserError as error:
         code = distributed.report("train.py", error)
     # after train has returned: its models are gone; after a crash nothing is waited for
