@@ -94,6 +94,10 @@ def open_folder(args: argparse.Namespace, name: str, free: set[str], world: Worl
         there = next(path for path in (out, *out.parents) if path.exists() or path.is_symlink())
         with tempfile.TemporaryDirectory(dir=there) as trial:
             (Path(trial) / out.relative_to(there)).mkdir(parents=True, exist_ok=True)
+            trials = gather_list([there / Path(trial).name], world)
+            shared = min(gather_list([trials[0].exists()], world))
+    refuse(not shared,
+           f"--out {out} is not the same folder on every machine; name one on a disk that all of them share.")
     if args.resume:
         with reading(f"--resume: {out} holds no run; start one without --resume", KeyError, TypeError):
             old = json.loads(config.read_text())

@@ -201,6 +201,19 @@ def test_mistakes_under_torchrun_are_said_once(tmp_path):
     assert done.stderr.count("cannot be divided over 2 critics") == 1
 
 
+def test_machines_that_do_not_share_the_folder_of_the_run_are_told(tmp_path):
+    for rank in "01":
+        (tmp_path / rank).mkdir()
+    done = run("tests/elsewhere.py", tmp_path, processes=2, code=2)
+    assert done.stdout.count("--out run is not the same folder on every machine") == 2
+    assert not [*tmp_path.glob("*/*")]
+
+
+@pytest.mark.parametrize("size, sentence", [(3, "does not divide the 1 processes"), (0, "at least 1")])
+def test_a_shard_size_that_cannot_be_is_refused(size, sentence, tmp_path):
+    assert sentence in run("train.py", "--shard-size", size, "--out", tmp_path / "run", code=2).stderr
+
+
 @pytest.mark.parametrize(
     "variables, reason",
     [({"WORLD_SIZE": "2"}, "RANK expected"), ({"WORLD_SIZE": "two", "RANK": "0"}, "invalid literal")]
