@@ -68,7 +68,7 @@ def config(size: str) -> Qwen3Config:
         hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
         num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=head_dim,
         # small models with opinions: uniform probabilities would hide mistakes
-        initializer_range=0.1 if hidden <= 512 else 0.02
+        initializer_range=0.05 if hidden <= 512 else 0.02
     )
 
 
@@ -123,19 +123,22 @@ def correct(args: argparse.Namespace, record: Record) -> None:
     mask_BT, rows = rollout.mask_BT, list(range(16))
 
     # plain torch, one response at a time, in fp32 on the CPU
-    logp_BT, entropy_BT, *values_MBT = torch.zeros(4, *mask_BT.shape)
+    logp_BT, entropy_BT = torch.zeros(mask_BT.shape), torch.zeros(mask_BT.shape)
+    values_MBT = torch.zeros(2, *mask_BT.shape)
     for b, r in enumerate(responses):
         ids = torch.tensor([r.prompt + r.tokens])
         states = slice(len(r.prompt) - 1, -1)
-        logp_TV = torch.log_softmax(lm(ids).logits[0, states] / temperature, dim=-1)
+        logp_TV = torch.log_softmax(lm(ids).logits[0, states].double() / temperature, dim=-1)
         logp_BT[b, : len(r.tokens)] = logp_TV[range(len(r.tokens)), r.tokens]
         entropy_BT[b, : len(r.tokens)] = -(logp_TV.exp() * logp_TV).sum(1)
-        for critic, values_BT in zip(critics, values_MBT):
+        for m, critic in enumerate(critics):
             hidden = critic.backbone(ids).last_hidden_state[0, states]
-            values_BT[b, : len(r.tokens)] = critic.value_head(hidden).squeeze(1).detach()
+            values_MBT[m, b, : len(r.tokens)] = critic.value_head(hidden).squeeze(1).detach()
     plain = torch.stack([logp_BT, entropy_BT])
+    # ratios within and beyond the clip, and none where rounding would carry it across
+    ratio_BT = torch.tensor([0.5, 0.95, 1.05, 2.0])[torch.randint(4, mask_BT.shape)]
     data_BT = asyppo.PolicyData(
-        old_logp=logp_BT.detach() + 0.1 * torch.randn(mask_BT.shape), advantage=torch.randn(mask_BT.shape),
+        old_logp=logp_BT.detach() - ratio_BT.log(), advantage=torch.randn(mask_BT.shape),
         advantage_mask=torch.rand(mask_BT.shape) < 0.8, entropy_filter=torch.rand(mask_BT.shape) < 0.8
     )
     weights_BT = mask_BT / mask_BT.sum()
@@ -143,7 +146,7 @@ def correct(args: argparse.Namespace, record: Record) -> None:
     (weights_BT * loss(*plain, data_BT)[0]).sum().backward()
     gradient = {name: p.grad.clone() for name, p in lm.named_parameters()}
     lm.zero_grad()
-    plain, values_MBT = plain.detach()[:, mask_BT], torch.stack(values_MBT)
+    plain = plain.detach()[:, mask_BT]
     sigma_N = asyppo.disagreement(values_MBT)[mask_BT]
     shares_V = torch.softmax(lm(torch.tensor([prompts[-1]])).logits[0, -1].double() / temperature, dim=-1)
 
@@ -325,7 +328,7 @@ PARTS = {"ceilings": ceilings, "correct": correct, "train": embedded, "decode": 
 CPU = dict(  # small enough for every branch to run
     actor="tiny", critic="tiny", small="tiny", contexts=[20, 40], decode_rows=[2, 8], decode=8, draws=512,
     rows=["asyppo:64", "grpo:64", "ppo:64"], group_size=4, generate_batch=16,
-    train_flags="--prompts-per-step 4 --group-size 4 --n-problems 50 --minibatch-size 16".split()
+    train_flags="--prompts-per-step 4 --group-size 4 --n-problems 50 --minibatch-size 8 --dtype bf16".split()
 )
 
 
