@@ -5,8 +5,8 @@
     python benchmarks/gpu.py --device cpu                     # does it run? Tiny sizes, a minute or two
 
 Needs torch, transformers, numpy and tqdm; random weights of Qwen3's published sizes, nothing is downloaded.
-Each part is a process of its own, which appends a JSON line to OUT/results.jsonl as soon as it knows a number:
-what is cut off at --minutes keeps what it has.
+Each part is a process of its own, which appends a JSON line to OUT/results.jsonl as soon as it knows a
+number: what is cut off at --minutes keeps what it has.
 
 ceilings  TFLOP/s of a bf16 matrix product, GB/s of a copy (read and written)
 correct   log-probabilities, entropies, gradients, values, σ, fp32 and bf16, against plain fp32 autograd on the
@@ -166,7 +166,8 @@ def correct(args: argparse.Namespace, record: Record) -> None:
         whole = lambda x: x.full_tensor() if hasattr(x, "full_tensor") else x
         ours = {name[3:]: whole(p.grad).cpu() for name, p in actor.named_parameters()}
         off = sum((ours[name] - x).square().sum() for name, x in gradient.items())
-        check("gradient", dtype, (off / sum(x.square().sum() for x in gradient.values())).sqrt().item(), bound)
+        off = (off / sum(x.square().sum() for x in gradient.values())).sqrt()
+        check("gradient", dtype, off.item(), bound)
         own = [copy.deepcopy(critic) for critic in critics]
         ours = ensemble_values([prepare(x, x.backbone, *how) for x in own], rollout, budget, world)
         off = (ours - values_MBT)[:, mask_BT].abs().mean() / values_MBT[:, mask_BT].abs().mean()
@@ -180,9 +181,8 @@ def correct(args: argparse.Namespace, record: Record) -> None:
         # twenty bins of about equal probability: χ² has mean 19 and deviation 6.2
         likely = shares_V.argsort(descending=True)
         bin_V = (20 * (shares_V[likely].cumsum(0) - shares_V[likely] / 2)).long().clamp(max=19)
-        expected, found = (
-            torch.zeros(20).double().index_add(0, bin_V, x_V[likely].double()) for x_V in (n * shares_V, counts_V)
-        )
+        binned = lambda x_V: torch.zeros(20).double().index_add(0, bin_V, x_V[likely].double())
+        expected, found = binned(n * shares_V), binned(counts_V)
         kept = expected > 0
         check("χ² of samples", dtype, ((found - expected).square() / expected)[kept].sum().item(), 50.0)
 
@@ -195,9 +195,10 @@ def embedded(args: argparse.Namespace, record: Record) -> None:
     )
     out = Path(args.out) / "embedded"
     shutil.rmtree(out, ignore_errors=True)
-    flags = ["--device", args.device, "--steps", "2", "--eval-data", "", "--save-every", "1", "--out", str(out)]
+    flags = ["--device", args.device, "--steps", "2", "--eval-data", "", "--save-every", "1"]
+    flags += ["--out", str(out), *args.train_flags]
     began = time.perf_counter()
-    code = train.main([*flags, *args.train_flags])
+    code = train.main(flags)
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     kl, skipped = (max(m[key] for m in lines) for key in ("approx_kl_first", "skipped_updates"))
     record({"check": "two steps", "code": code, "steps": len(lines), "skipped": skipped,
@@ -206,7 +207,7 @@ def embedded(args: argparse.Namespace, record: Record) -> None:
     first = out.with_name("embedded-model")
     shutil.rmtree(first, ignore_errors=True)
     (out / "model").rename(first)
-    code = train.main([*flags, *args.train_flags, "--resume"])
+    code = train.main([*flags, "--resume"])
     a, b = ((path / "model.safetensors").read_bytes() for path in (first, out / "model"))
     record({"check": "checkpoint resumed", "code": code, "right": code == 0 and a == b})
 
@@ -234,8 +235,9 @@ def decode(args: argparse.Namespace, record: Record) -> None:
                 continue
             taken = times[2] - times[1]
             n_bytes = decoding_bytes(args.actor, dtype, rows * (context + 8 + args.decode / 2)) * args.decode
-            record(result | {"tokens_per_s": rows * args.decode / taken, "ms_a_token": 1e3 * taken / args.decode,
-                             "gbps": n_bytes / taken / 1e9, "of_copy": n_bytes / taken / 1e9 / args.gbps})
+            gbps = n_bytes / taken / 1e9
+            record(result | {"tokens_per_s": rows * args.decode / taken, "gbps": gbps,
+                             "ms_a_token": 1e3 * taken / args.decode, "of_copy": gbps / args.gbps})
 
 
 def decoding_bytes(size: str, dtype: torch.dtype, tokens: float) -> float:
@@ -317,9 +319,10 @@ def step(args: argparse.Namespace, record: Record) -> None:
     rows = [PROMPT + n for n in lengths]
     # forward and backward: 6 a weight and token, recomputation not counted; of causal attention half of
     # 12 · layers · width · length²
-    flop = 6 * used_parameters(args.actor) * sum(rows) + 6 * layers * heads * head_dim * sum(n**2 for n in rows)
-    record({"row": args.rows[0], "responses": len(lengths), "tokens": sum(rows), "step_s": metrics["time/step"],
-            "peak_gib": metrics["peak_memory_gb"], "mfu": flop / metrics["time/policy"] / 1e12 / args.tflops,
+    flop = 6 * used_parameters(args.actor) * sum(rows)
+    flop += 6 * layers * heads * head_dim * sum(n**2 for n in rows)
+    record({"row": args.rows[0], "responses": len(lengths), "tokens": sum(rows),
+            "step_s": metrics["time/step"], "peak_gib": metrics["peak_memory_gb"], "mfu": flop / metrics["time/policy"] / 1e12 / args.tflops,
             "approx_kl_first": metrics["approx_kl_first"], "skipped": metrics["skipped_updates"]})
 
 
@@ -332,12 +335,13 @@ CPU = dict(  # small enough for every branch to run
 )
 
 
-def main() -> None:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     add = parser.add_argument
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    add("--rows", nargs="+", default=["asyppo:4096", "grpo:4096", "ppo:4096"], help="algorithm:longest response")
+    rows = ["asyppo:4096", "grpo:4096", "ppo:4096"]
+    add("--rows", nargs="+", default=rows, help="of step: algorithm:longest response")
     add("--actor", choices=SIZES, default="4B")
     add("--critic", choices=SIZES, default="0.6B")
     add("--small", choices=SIZES, default="small", help="of correct")
@@ -353,31 +357,39 @@ def main() -> None:
     add("--flags", nargs=argparse.REMAINDER, default=[], help="of train.py, for step; at the end")
     add("--child", help=argparse.SUPPRESS)
     parser.set_defaults(train_flags=[], tflops=1.0, gbps=1.0)
-    first, _ = parser.parse_known_args()
+    first, _ = parser.parse_known_args(argv)
     if first.device == "cpu":
         parser.set_defaults(**CPU)
-    args = parser.parse_args()
-    if args.child:  # what to do, as the parent's settings
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    if args.child:  # the parent's settings and which part
         args = argparse.Namespace(**json.loads(args.child))
+    results = Path(args.out) / "results.jsonl"
 
-        def record(result: dict) -> None:
-            line = json.dumps({"part": args.part} | result, ensure_ascii=False)
-            print(line, flush=True)
-            with (Path(args.out) / "results.jsonl").open("a") as file:
-                print(line, file=file)
+    def record(result: dict) -> None:
+        line = json.dumps({"part": args.part} | result, ensure_ascii=False)
+        print(line, flush=True)
+        with results.open("a") as file:
+            print(line, file=file)
 
+    if "part" in args:
         PARTS[args.part](args, record)
         stop()
         return
 
-    out, deadline = Path(args.out), time.monotonic() + 60 * args.minutes
-    out.mkdir(parents=True, exist_ok=True)
-    results = out / "results.jsonl"
+    deadline = time.monotonic() + 60 * args.minutes
+    results.parent.mkdir(parents=True, exist_ok=True)
     results.touch()
+    read = lambda: [json.loads(line) for line in results.read_text().splitlines()]
+    n_before = len(read())
 
     def run(part: str, **changes) -> float:
         """One part in a process of its own, until all time is over. -> its seconds"""
-        settings, began = json.dumps(vars(args) | {"part": part} | changes), time.monotonic()
+        vars(args).update(changes, part=part)
+        settings, began = json.dumps(vars(args)), time.monotonic()
         command, why = [sys.executable, __file__, "--child", settings], None
         try:
             left = max(1.0, deadline - began)
@@ -388,27 +400,26 @@ def main() -> None:
         except subprocess.TimeoutExpired:
             why = f"cut off after {left:.0f} s"
         if why:
-            line = json.dumps({"part": part, "rows": changes.get("rows"), "failed": why}, ensure_ascii=False)
-            print(line, flush=True)
-            with results.open("a") as file:
-                print(line, file=file)
+            record(changes | {"failed": why})
         return time.monotonic() - began
 
     for part in args.parts:
         if part != "step":
             run(part)
-        found = [json.loads(line) for line in results.read_text().splitlines()]
-        ceiling = next((row for row in reversed(found) if "tflops" in row), {})
+        ceiling = next((row for row in reversed(read()) if "tflops" in row), {})
         args.tflops, args.gbps = ceiling.get("tflops", 1.0), ceiling.get("gbps", 1.0)
     # the rows share what is left by the passes that they make, one taking as long as the slowest seen
-    passes, a_pass = [10 + 10 * (row.split(":")[0] == "ppo") for row in args.rows], 0.0
-    for i, row in enumerate(args.rows if "step" in args.parts else []):
-        left, group = deadline - time.monotonic(), args.group_size
-        while group > 2 and a_pass * sum(passes[i:]) * group > left - 30 * (len(args.rows) - i):
+    rows, largest, a_pass = args.rows if "step" in args.parts else [], args.group_size, 0.0
+    passes = [1 + row.startswith("ppo") for row in rows]
+    for i, row in enumerate(rows):
+        left, group = deadline - time.monotonic(), largest
+        while group > 2 and a_pass * sum(passes[i:]) * group > left - 30 * (len(rows) - i):
             group //= 2
         taken = run("step", rows=[row], group_size=group)
         a_pass = max(a_pass, (taken - 30) / passes[i] / group)
-    print(f"in {results}", flush=True)
+    found = read()[n_before:]
+    wrong = [x for x in found if not x.get("right", True) or "failed" in x]
+    print(f"{len(found)} results in {results}; wrong, failed or cut off: {wrong or 'none'}", flush=True)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,9 @@ def test_a_run_that_is_told_to_stop_finishes_its_step_saves_and_goes_on_where_it
     assert without_clock(whole) == without_clock(stopped)
 
 
-def test_a_checkpoint_of_two_copies_goes_on_in_one_copy_and_with_one_process_and_one_of_one_with_two(tmp_path):
+def test_a_checkpoint_of_two_copies_goes_on_in_one_copy_and_with_one_process_and_one_of_one_with_two(
+    tmp_path
+):
     """Where nothing is learned after the resume, the weights that come out are those that went in; where a
     step is, the optimizers' states have come along too."""
     copies, four, one, back = (tmp_path / name for name in ("copies", "four", "one", "two"))
