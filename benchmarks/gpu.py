@@ -9,13 +9,13 @@ Each part is a process of its own, which appends a JSON line to OUT/results.json
 number: what is cut off at --minutes keeps what it has.
 
 ceilings  TFLOP/s of a bf16 matrix product, GB/s of a copy (read and written)
-correct   log-probabilities, entropies, gradients, values, σ, fp32 and bf16, against plain fp32 autograd on the
-          CPU; what is sampled against its probabilities
+correct   log-probabilities, entropies, gradients, values, σ, in fp32 and bf16, against plain fp32 autograd on
+          the CPU; what is sampled against its probabilities
 train     two steps of the embedded default, its first KL, its checkpoint resumed to the same weights
 decode    tokens/s at so many rows and contexts; of the ceiling, the share that weights, keys and values need
 step      train.train_step, one pass over 8 × --group-size responses of an eighth to all of the given length
-          behind prompts of 256 random tokens, after one with two responses a prompt; by phase seconds and peak
-          GiB, and the update's share of the matrix product's FLOP/s. Only its generation is cut short
+          behind prompts of 256 random tokens, after one with two responses a prompt; by phase seconds and
+          peak GiB, and the update's share of the matrix product's FLOP/s. Only its generation is cut short
 """
 
 import argparse
@@ -40,7 +40,7 @@ import asyppo
 import folder
 import train
 from critics import ensemble_values
-from distributed import World, start, stop
+from distributed import start, stop
 from folder import Stopwatch
 from generation import Sampling, generate_responses
 from models import Actor, MiniCritic, compute_dtype, prepare
@@ -322,7 +322,8 @@ def step(args: argparse.Namespace, record: Record) -> None:
     flop = 6 * used_parameters(args.actor) * sum(rows)
     flop += 6 * layers * heads * head_dim * sum(n**2 for n in rows)
     record({"row": args.rows[0], "responses": len(lengths), "tokens": sum(rows),
-            "step_s": metrics["time/step"], "peak_gib": metrics["peak_memory_gb"], "mfu": flop / metrics["time/policy"] / 1e12 / args.tflops,
+            "step_s": metrics["time/step"], "peak_gib": metrics["peak_memory_gb"],
+            "mfu": flop / metrics["time/policy"] / 1e12 / args.tflops,
             "approx_kl_first": metrics["approx_kl_first"], "skipped": metrics["skipped_updates"]})
 
 
@@ -419,7 +420,7 @@ def main(argv: list[str] | None = None) -> None:
         a_pass = max(a_pass, (taken - 30) / passes[i] / group)
     found = read()[n_before:]
     wrong = [x for x in found if not x.get("right", True) or "failed" in x]
-    print(f"{len(found)} results in {results}; wrong, failed or cut off: {wrong or 'none'}", flush=True)
+    print(f"{len(found)} results in {results}; wrong, failed or cut off: {wrong or 'none'}")
 
 
 if __name__ == "__main__":
