@@ -43,6 +43,9 @@ class Folder:
     def begin(self, args: argparse.Namespace, digests: dict[str, str], world: World) -> None:
         """Claim the folder and write config.json: every setting, the code's commit where git knows it, the
         packages' versions, and digests of what flags name. A resumed run must find the same digests there."""
+        for flag in digests:
+            refuse(len(set(gather_list([digests[flag]], world))) > 1,
+                   f"{flag} names different things on the machines of the run; give all of them the same.")
         for flag in [*digests, *self.old_digests] if self.old_digests is not None else ():
             refuse(digests.get(flag) != self.old_digests.get(flag),
                    f"--resume: what {flag} names is not what the run in {self.path} began with; put the old "

@@ -201,12 +201,15 @@ def test_mistakes_under_torchrun_are_said_once(tmp_path):
     assert done.stderr.count("cannot be divided over 2 critics") == 1
 
 
-def test_machines_that_do_not_share_the_folder_of_the_run_are_told(tmp_path):
+@pytest.mark.parametrize(
+    "what, sentence",
+    [("folder", "--out run is not the same folder on every machine"), ("data", "--data names different things")]
+)
+def test_machines_that_do_not_share_what_they_must_are_told(what, sentence, tmp_path):
     for rank in "01":
         (tmp_path / rank).mkdir()
-    done = run("tests/elsewhere.py", tmp_path, processes=2, code=2)
-    assert done.stdout.count("--out run is not the same folder on every machine") == 2
-    assert not [*tmp_path.glob("*/*")]
+    done = run("tests/elsewhere.py", what, tmp_path, processes=2, code=2)
+    assert done.stdout.count(sentence) == 2 and not [*tmp_path.glob("*/*"), *tmp_path.glob("run")]
 
 
 @pytest.mark.parametrize("size, sentence", [(3, "does not divide the 1 processes"), (0, "at least 1")])
