@@ -63,7 +63,8 @@ def reading(sentence: str, *errors: type[Exception]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class World:
-    """This process among all processes of the run."""
+    """This process among all processes of the run. mesh: over which weights are divided, [processes], or
+    copied and divided, [copies, processes of one copy]."""
 
     rank: int
     size: int
@@ -75,10 +76,11 @@ class World:
         return self.rank == 0
 
 
-def start(device: str, timeout: float = 30.0) -> World:
+def start(device: str, timeout: float = 30.0, shard_size: int | None = None) -> World:
     """Join the process group that torchrun describes, or make one of a single process.
 
-    device: auto, cpu or cuda; timeout: minutes that a rank may keep the others waiting.
+    device: auto, cpu or cuda; timeout: minutes that a rank may keep the others waiting; shard_size: processes
+    that hold one copy of the weights together, by default a machine's.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -99,9 +101,16 @@ def start(device: str, timeout: float = 30.0) -> World:
     with reading("the processes that WORLD_SIZE counts cannot meet; start them with torchrun, or unset it to "
                  "start one", RuntimeError):
         dist.init_process_group(backend, timeout=timedelta(minutes=timeout), **group)
-    mesh = init_device_mesh(device, (dist.get_world_size(),))
-    own_device = torch.device(device, local_rank if device == "cuda" else None)
-    return World(dist.get_rank(), dist.get_world_size(), own_device, mesh)
+    rank, size = dist.get_rank(), dist.get_world_size()
+    local_sizes: list[int] = [0] * size
+    dist.all_gather_object(local_sizes, int(os.environ.get("LOCAL_WORLD_SIZE", size)))
+    # machines of different sizes hold one copy together
+    shard_size = shard_size or (local_sizes[0] if len({*local_sizes}) == 1 else size)
+    refuse(size % shard_size,
+           f"--shard-size {shard_size} does not divide the {size} processes; give a number that does.")
+    shape = (size // shard_size, shard_size) if shard_size < size else (size,)
+    mesh = init_device_mesh(device, shape, mesh_dim_names=("replicate", "shard")[-len(shape) :])
+    return World(rank, size, torch.device(device, local_rank if device == "cuda" else None), mesh)
 
 
 def stop() -> None:
@@ -197,6 +206,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--dtype", choices=("auto", "fp32", "bf16"), default="auto", help="compute type; auto: bf16 on GPU, else fp32")
     minutes = number(float, 0, above=True)
     add("--timeout", type=minutes, default=30.0, help="minutes that a rank may keep the others waiting")
+    add("--shard-size", type=number(int, 1), help="processes that hold one copy of the weights together; default: those of a machine")
 
 
 def number(kind: type, least: float, most: float = 2**31, above: bool = False) -> Callable[[str], float]:

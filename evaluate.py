@@ -32,7 +32,7 @@ NAMES = ("aime24", "aime25", "math500", "olympiadbench", "minervamath", "amc23")
 BENCHMARKS = {name: f"math-ai/{name}::test" for name in NAMES}
 
 # a resumed evaluation may have other ones
-MAY_CHANGE = {"out", "resume", "generate_batch", "device", "timeout", "compare"}
+MAY_CHANGE = {"out", "resume", "generate_batch", "device", "timeout", "shard_size", "compare"}
 
 # -- scores --------------------------------------------------------------------------------------------------
 def pass_at_k(n: int, right: int, k: int) -> float:
@@ -348,7 +348,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.compare:
             print(compare(*args.compare))
         else:
-            run(args, distributed.start(args.device, args.timeout))
+            run(args, distributed.start(args.device, args.timeout, args.shard_size))
     except UserError as error:
         code = distributed.report("evaluate.py", error)
     distributed.stop()

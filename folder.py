@@ -44,6 +44,9 @@ class Folder:
     def begin(self, args: argparse.Namespace, digests: dict[str, str], world: World) -> None:
         """Claim the folder and write config.json: every setting, the code's commit where git knows it, the
         packages' versions, and digests of what flags name. A resumed run must find the same digests there."""
+        for flag in digests:
+            refuse(len(set(gather_list([digests[flag]], world))) > 1,
+                   f"{flag} names different things on the machines of the run; give all of them the same.")
         for flag in [*digests, *self.old_digests] if self.old_digests is not None else ():
             refuse(digests.get(flag) != self.old_digests.get(flag),
                    f"--resume: what {flag} names is not what the run in {self.path} began with; put the old "
@@ -103,6 +106,10 @@ def open_folder(args: argparse.Namespace, name: str, free: set[str], world: Worl
         there = next(path for path in (out, *out.parents) if path.exists() or path.is_symlink())
         with tempfile.TemporaryDirectory(dir=there) as trial:
             (Path(trial) / out.relative_to(there)).mkdir(parents=True, exist_ok=True)
+            trials = gather_list([there / Path(trial).name], world)
+            shared = min(gather_list([trials[0].exists()], world))
+    refuse(not shared,
+           f"--out {out} is not the same folder on every machine; name one on a disk that all of them share.")
     if args.resume:
         with reading(f"--resume: {out} holds no run; start one without --resume", KeyError, TypeError):
             old = json.loads(config.read_text())

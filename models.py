@@ -280,9 +280,9 @@ def prepare(
     model, backbone: nn.Module, name: str, world: World, dtype: torch.dtype, gradient_checkpointing=False,
     offload: str = "none",
 ):
-    """Actor or critic, ready to be trained: divided over all ranks by FSDP2, one unit a transformer block,
-    one for the value head, which stays in fp32, one for the rest. All ranks get rank 0's weights; name is for
-    complaints.
+    """Actor or critic, ready to be trained: divided over all ranks by FSDP2 (over those of a copy where
+    world.mesh has copies), one unit a transformer block, one for the value head, which stays in fp32, one for
+    the rest. All ranks get rank 0's weights; name is for complaints.
 
     No module is in training mode, but for the blocks themselves where gradients are checkpointed: routers add
     noise in it, PhiMoE even draws its experts (NeMo-RL#2255; its config's "jitter" counts in both modes). The

@@ -315,7 +315,8 @@ def set_up(args: argparse.Namespace, world: World) -> Run:
         print(f"{args.algo}: actor {args.model}, {len(critics)} critics {' '.join(dict.fromkeys(names))}")
         print(f"{len(problems)} problems, {args.prompts_per_step} × {args.group_size} responses a step, "
               f"{args.minibatch_size} per optimizer step, {args.epochs} passes; "
-              f"{world.size} × {world.device.type}, {dtype}; files in {folder.path}", flush=True)
+              f"{' × '.join(map(str, world.mesh.shape))} × {world.device.type}, {dtype}; "
+              f"files in {folder.path}", flush=True)
     verifier = Verifier(args.extract)
     return Run(
         args=args, world=world, folder=folder, tokenizer=tokenizer, template=template, problems=problems,
@@ -379,7 +380,8 @@ TINY_DEFAULTS = (
 
 # a resumed run may have other ones
 MAY_CHANGE = {"steps", "out", "resume", "eval_every", "save_every", "keep", "max_bad_steps", "wandb"}
-MAY_CHANGE |= {"timeout", "device", "offload", "generate_batch", "token_budget", "plan", "gpus", "gpu_memory"}
+MAY_CHANGE |= {"timeout", "device", "offload", "generate_batch", "token_budget", "shard_size"}
+MAY_CHANGE |= {"plan", "gpus", "gpu_memory"}
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -533,9 +535,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.plan:
             item, free = 4 if args.dtype == "fp32" else 2, args.gpu_memory * 2**30
-            print(plan.choose(args, critic_names(args), item, args.gpus, plan.PROMPT, free))
+            shards = args.shard_size or args.gpus
+            print(plan.choose(args, critic_names(args), item, shards, plan.PROMPT, free))
             return 0
-        code = train(args, distributed.start(args.device, args.timeout))
+        code = train(args, distributed.start(args.device, args.timeout, args.shard_size))
     except UserError as error:
         code = distributed.report("train.py", error)
     except torch.OutOfMemoryError as error:

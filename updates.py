@@ -14,6 +14,7 @@ from typing import Callable, Iterator, NamedTuple
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from distributed import World, generator, progress, refuse, sum_over_ranks
@@ -43,7 +44,10 @@ def update_model(
             weights_BT = torch.zeros(rollout.mask_BT.shape)
             weights_BT[minibatch] = token_weights(counts_BT[minibatch], loss_norm)
             sums: dict[str, torch.Tensor] = {}
-            for micro_batch in pack(minibatch, rollout.lengths, args.token_budget, world.size)[world.rank]:
+            micro_batches = pack(minibatch, rollout.lengths, args.token_budget, world.size)[world.rank]
+            for i, micro_batch in enumerate(micro_batches, start=1):
+                if isinstance(model, FSDPModule):  # copies of the weights exchange gradients once an update
+                    model.set_requires_all_reduce(i == len(micro_batches))
                 picked = [rollout.pick(x_BT, micro_batch.rows, world.device) for x_BT in (weights_BT, *data)]
                 inputs = rollout.inputs(micro_batch.rows, world.device)
                 total, parts = loss(inputs, picked[0], data._make(picked[1:]))

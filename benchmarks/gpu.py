@@ -1,21 +1,34 @@
-"""A step at the paper's sizes on one GPU: time and peak memory by phase, how near the machine's own ceilings.
+"""Is it right on a GPU, and how near the card's own ceilings: everything in one call of at most 8 minutes.
 
-    python benchmarks/gpu.py                    # Qwen3-4B, two 0.6B critics; 2k and 8k; three algorithms
-    python benchmarks/gpu.py --rows asyppo:2048 --flags --offload        # one row, with flags of train.py
-    python benchmarks/gpu.py --device cpu --actor tiny --critic tiny --rows asyppo:64 grpo:64   # does it run?
+    python benchmarks/gpu.py                                  # Qwen3-4B and two 0.6B critics
+    python benchmarks/gpu.py --parts step --rows asyppo:8192 --flags --token-budget 32768
+    python benchmarks/gpu.py --device cpu                     # does it run? Tiny sizes, a minute or two
 
-Random weights of Qwen3's published sizes, nothing is downloaded. A row is a process of its own: one step to
-warm up, one that is timed, through train.train_step, with one pass over 8 prompts × 32 responses (256 random
-tokens of prompt, responses of a quarter to all of the given length). Only generation is cut short: --decode
-tokens from contexts of half the length. Ceilings are measured first: a bf16 matrix product, and a copy.
+Needs torch, transformers, numpy and tqdm; random weights of Qwen3's published sizes, nothing is downloaded.
+Each part is a process of its own, which appends a JSON line to OUT/results.jsonl as soon as it knows a
+number: what is cut off at --minutes keeps what it has.
+
+ceilings  TFLOP/s of a bf16 matrix product, GB/s of a copy (read and written)
+correct   log-probabilities, entropies, gradients, values, σ, in fp32 and bf16, against plain fp32 autograd on
+          the CPU; what is sampled against its probabilities
+train     two steps of the embedded default, its first KL, its checkpoint resumed to the same weights
+decode    tokens/s at so many rows and contexts; of the ceiling, the share that weights, keys and values need
+step      train.train_step, one pass over 8 × --group-size responses of an eighth to all of the given length
+          behind prompts of 256 random tokens, after one with two responses a prompt; by phase seconds and
+          peak GiB, and the update's share of the matrix product's FLOP/s. Only its generation is cut short
 """
 
 import argparse
+import copy
 import json
+import shutil
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Callable
 
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3Model
@@ -23,79 +36,237 @@ from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3Model
 # before this file's own folder, where other files have the names of our modules
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import asyppo
+import folder
 import train
-from distributed import World, start, stop
+from critics import ensemble_values
+from distributed import start, stop
 from folder import Stopwatch
 from generation import Sampling, generate_responses
 from models import Actor, MiniCritic, compute_dtype, prepare
 from rollout import Response, Rollout, make_rollout
 from updates import adamw, offloaded, score_responses
+from verifier import Verifier
 
-# hidden size, layers, intermediate size, heads, key-value heads, tied embeddings; heads of 128 (tiny: 16)
+# hidden size, layers, intermediate size, heads, key-value heads, size of a head, tied embeddings, vocabulary
 SIZES = {
-    "tiny": (64, 2, 128, 4, 2, True),
-    "0.6B": (1024, 28, 3072, 16, 8, True),
-    "1.7B": (2048, 28, 6144, 16, 8, True),
-    "4B": (2560, 36, 9728, 32, 8, True),
-    "8B": (4096, 36, 12288, 32, 8, False),
+    "tiny": (64, 2, 128, 4, 2, 16, True, 4096),
+    "small": (512, 4, 1536, 8, 4, 64, True, 151_936),
+    "0.6B": (1024, 28, 3072, 16, 8, 128, True, 151_936),
+    "1.7B": (2048, 28, 6144, 16, 8, 128, True, 151_936),
+    "4B": (2560, 36, 9728, 32, 8, 128, True, 151_936),
+    "8B": (4096, 36, 12288, 32, 8, 128, False, 151_936),
 }
-PROMPT = 256
+PROMPTS, PROMPT = 8, 256
+Record = Callable[[dict], None]
 
 
 def config(size: str) -> Qwen3Config:
-    hidden, layers, intermediate, heads, kv_heads, tied = SIZES[size]
+    hidden, layers, intermediate, heads, kv_heads, head_dim, tied, vocabulary = SIZES[size]
     return Qwen3Config(
-        vocab_size=151_936, tie_word_embeddings=tied, max_position_embeddings=32_768,
+        vocab_size=vocabulary, tie_word_embeddings=tied, max_position_embeddings=32_768,
         hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=16 if size == "tiny" else 128
+        num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=head_dim,
+        # small models with opinions: uniform probabilities would hide mistakes
+        initializer_range=0.05 if hidden <= 512 else 0.02
     )
 
 
-def random_model(model_class, size: str, world: World):
+def random_model(model_class, size: str, device: torch.device | str = "cpu"):
     """fp32 weights, as in training, made on the device at once."""
-    torch.manual_seed(0)
-    with torch.device(world.device):
+    with torch.device(device):
         return model_class(config(size))
 
 
-def seconds(work, device: torch.device, n: int = 10) -> float:
-    """Of one call of work, after two to warm up."""
-    for i in range(n + 2):
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        if i == 2:
-            began = time.perf_counter()
-        work()
+def sync(device: torch.device) -> float:
+    """-> the clock, once all work that was launched is done"""
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return (time.perf_counter() - began) / n
+    return time.perf_counter()
 
 
-def ceilings(device: torch.device) -> dict[str, float]:
-    """TFLOP/s of a bf16 matrix product, GB/s of a copy (read and written)."""
+# -- parts ---------------------------------------------------------------------------------------------------
+def ceilings(args: argparse.Namespace, record: Record) -> None:
+    device = torch.device(args.device)
     n = 8192 if device.type == "cuda" else 512
     a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16) for _ in range(2))
     x = torch.empty(2**30 if device.type == "cuda" else 2**24, dtype=torch.uint8, device=device)
     y = torch.empty_like(x)
-    return {
-        "tflops": 2 * n**3 / seconds(lambda: a @ b, device) / 1e12,
-        "gbps": 2 * x.numel() / seconds(lambda: y.copy_(x), device) / 1e9,
-    }
+
+    def seconds(work: Callable, n: int = 10) -> float:
+        for i in range(n + 2):
+            if i == 2:
+                began = sync(device)
+            work()
+        return (sync(device) - began) / n
+
+    name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
+    gib = torch.cuda.mem_get_info()[1] / 2**30 if device.type == "cuda" else 0.0
+    record({"device": name, "torch": torch.__version__, "gib": gib,
+            "tflops": 2 * n**3 / seconds(lambda: a @ b) / 1e12,
+            "gbps": 2 * x.numel() / seconds(lambda: y.copy_(x)) / 1e9})
+
+
+def correct(args: argparse.Namespace, record: Record) -> None:
+    world = start(args.device)
+    torch.manual_seed(0)
+    size, temperature, budget = args.small, 0.8, 512
+    vocabulary = config(size).vocab_size
+    lm, backbones = random_model(Qwen3ForCausalLM, size), [random_model(Qwen3Model, size) for _ in range(2)]
+    critics = [MiniCritic(backbone) for backbone in backbones]
+    for critic in critics:
+        torch.nn.init.normal_(critic.value_head.weight, std=0.05)
+    tokens = lambda n: torch.randint(vocabulary, (n,)).tolist()
+    prompts = [tokens(n) for n in (3, 9, 17, 30)]
+    responses = [Response(prompts[b // 4], tokens(3 + 5 * b), False) for b in range(16)]
+    rollout = make_rollout(responses, [""] * 16, [""] * 16, [0.0] * 16, 4)
+    mask_BT, rows = rollout.mask_BT, list(range(16))
+
+    # plain torch, one response at a time, in fp32 on the CPU
+    logp_BT, entropy_BT = torch.zeros(mask_BT.shape), torch.zeros(mask_BT.shape)
+    values_MBT = torch.zeros(2, *mask_BT.shape)
+    for b, r in enumerate(responses):
+        ids = torch.tensor([r.prompt + r.tokens])
+        states = slice(len(r.prompt) - 1, -1)
+        logp_TV = torch.log_softmax(lm(ids).logits[0, states].double() / temperature, dim=-1)
+        logp_BT[b, : len(r.tokens)] = logp_TV[range(len(r.tokens)), r.tokens]
+        entropy_BT[b, : len(r.tokens)] = -(logp_TV.exp() * logp_TV).sum(1)
+        for m, critic in enumerate(critics):
+            hidden = critic.backbone(ids).last_hidden_state[0, states]
+            values_MBT[m, b, : len(r.tokens)] = critic.value_head(hidden).squeeze(1).detach()
+    plain = torch.stack([logp_BT, entropy_BT])
+    # ratios within and beyond the clip, and none where rounding would carry it across
+    ratio_BT = torch.tensor([0.5, 0.95, 1.05, 2.0])[torch.randint(4, mask_BT.shape)]
+    data_BT = asyppo.PolicyData(
+        old_logp=logp_BT.detach() - ratio_BT.log(), advantage=torch.randn(mask_BT.shape),
+        advantage_mask=torch.rand(mask_BT.shape) < 0.8, entropy_filter=torch.rand(mask_BT.shape) < 0.8
+    )
+    weights_BT = mask_BT / mask_BT.sum()
+    loss = partial(asyppo.policy_loss, clip_low=0.2, clip_high=0.2, entropy_coef=0.01)
+    (weights_BT * loss(*plain, data_BT)[0]).sum().backward()
+    gradient = {name: p.grad.clone() for name, p in lm.named_parameters()}
+    lm.zero_grad()
+    plain = plain.detach()[:, mask_BT]
+    sigma_N = asyppo.disagreement(values_MBT)[mask_BT]
+    shares_V = torch.softmax(lm(torch.tensor([prompts[-1]])).logits[0, -1].double() / temperature, dim=-1)
+
+    def check(what: str, dtype: torch.dtype, off: float, bound: float) -> None:
+        record({"check": what, "dtype": str(dtype)[6:], "off": off, "bound": bound, "right": off <= bound})
+
+    # mean differences in nats; in shares of the gradient's length, the values' and σ's mean size
+    for dtype, bound in ((torch.float32, 1e-3), (torch.bfloat16, 0.1)):
+        own, how = copy.deepcopy(lm), ("random", world, dtype, True)
+        actor = prepare(Actor(own, temperature), own.base_model, *how)
+        scores = score_responses(actor, rollout, budget, world)[:, mask_BT]
+        for what, ours, theirs in zip(("log-probabilities", "entropies"), scores, plain):
+            check(what, dtype, (ours - theirs).abs().mean().item(), bound)
+        picked = [rollout.pick(x_BT, rows, world.device) for x_BT in (weights_BT, *data_BT)]
+        inputs = rollout.inputs(rows, world.device)
+        actor.loss(inputs, picked[0], asyppo.PolicyData(*picked[1:]), loss, True)[0].backward()
+        whole = lambda x: x.full_tensor() if hasattr(x, "full_tensor") else x
+        ours = {name[3:]: whole(p.grad).cpu() for name, p in actor.named_parameters()}
+        off = sum((ours[name] - x).square().sum() for name, x in gradient.items())
+        off = (off / sum(x.square().sum() for x in gradient.values())).sqrt()
+        check("gradient", dtype, off.item(), bound)
+        own = [copy.deepcopy(critic) for critic in critics]
+        ours = ensemble_values([prepare(x, x.backbone, *how) for x in own], rollout, budget, world)
+        off = (ours - values_MBT)[:, mask_BT].abs().mean() / values_MBT[:, mask_BT].abs().mean()
+        check("values", dtype, off.item(), bound)
+        off = (asyppo.disagreement(ours)[mask_BT] - sigma_N).abs().mean() / sigma_N.mean()
+        check("σ", dtype, off.item(), bound)
+        n = args.draws
+        sampling = Sampling(1, temperature, frozenset(), (), min(n, 1024))
+        drawn = generate_responses(actor, None, [prompts[-1]] * n, sampling, world, 0, "draw")
+        counts_V = torch.bincount(torch.tensor([r.tokens[0] for r in drawn]), minlength=vocabulary)
+        # twenty bins of about equal probability: χ² has mean 19 and deviation 6.2
+        likely = shares_V.argsort(descending=True)
+        bin_V = (20 * (shares_V[likely].cumsum(0) - shares_V[likely] / 2)).long().clamp(max=19)
+        binned = lambda x_V: torch.zeros(20).double().index_add(0, bin_V, x_V[likely].double())
+        expected, found = binned(n * shares_V), binned(counts_V)
+        kept = expected > 0
+        check("χ² of samples", dtype, ((found - expected).square() / expected)[kept].sum().item(), 50.0)
+
+
+def embedded(args: argparse.Namespace, record: Record) -> None:
+    """Without math-verify only the verifier's rules judge, which know integers."""
+    folder.PACKAGES = ("torch", "transformers", "numpy")
+    Verifier._settle = lambda self, verdicts: verdicts.update(
+        {pair: pair[0] == pair[1] for pair, verdict in verdicts.items() if verdict is None}
+    )
+    out = Path(args.out) / "embedded"
+    shutil.rmtree(out, ignore_errors=True)
+    flags = ["--device", args.device, "--steps", "2", "--eval-data", "", "--save-every", "1"]
+    flags += ["--out", str(out), *args.train_flags]
+    began = time.perf_counter()
+    code = train.main(flags)
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    kl, skipped = (max(m[key] for m in lines) for key in ("approx_kl_first", "skipped_updates"))
+    record({"check": "two steps", "code": code, "steps": len(lines), "skipped": skipped,
+            "seconds": time.perf_counter() - began, "right": code == skipped == 0 and len(lines) == 2})
+    record({"check": "first KL", "off": kl, "bound": 1e-3, "right": kl < 1e-3})
+    first = out.with_name("embedded-model")
+    shutil.rmtree(first, ignore_errors=True)
+    (out / "model").rename(first)
+    code = train.main([*flags, "--resume"])
+    a, b = ((path / "model.safetensors").read_bytes() for path in (first, out / "model"))
+    record({"check": "checkpoint resumed", "code": code, "right": code == 0 and a == b})
+
+
+def decode(args: argparse.Namespace, record: Record) -> None:
+    world = start(args.device)
+    torch.manual_seed(0)
+    dtype = compute_dtype("auto", world)
+    lm = random_model(Qwen3ForCausalLM, args.actor, world.device)
+    actor = prepare(Actor(lm), lm.base_model, "random", world, dtype, True)
+    for context in args.contexts:
+        for rows in args.decode_rows:
+            ids = torch.randint(lm.config.vocab_size, (min(PROMPTS, rows), context)).tolist()
+            prompts = [ids[i * len(ids) // rows] for i in range(rows)]
+            result, times = {"rows": rows, "context": context}, []
+            try:
+                for n in (8, 8, 8 + args.decode):  # the first warms up; the difference has no prefill
+                    began = sync(world.device)
+                    sampling = Sampling(n, 1.0, frozenset(), (), rows)
+                    generate_responses(actor, None, prompts, sampling, world, 0, "decode")
+                    times.append(sync(world.device) - began)
+            except torch.OutOfMemoryError:
+                record(result | {"failed": "out of memory"})
+                torch.cuda.empty_cache()
+                continue
+            taken = times[2] - times[1]
+            n_bytes = decoding_bytes(args.actor, dtype, rows * (context + 8 + args.decode / 2)) * args.decode
+            gbps = n_bytes / taken / 1e9
+            record(result | {"tokens_per_s": rows * args.decode / taken, "gbps": gbps,
+                             "ms_a_token": 1e3 * taken / args.decode, "of_copy": gbps / args.gbps})
+
+
+def decoding_bytes(size: str, dtype: torch.dtype, tokens: float) -> float:
+    """What one step of decoding reads: all weights but an untied input embedding, keys and values."""
+    _, layers, _, _, kv_heads, head_dim, _, _ = SIZES[size]
+    return dtype.itemsize * (used_parameters(size) + tokens * layers * 2 * kv_heads * head_dim)
+
+
+def used_parameters(size: str) -> int:
+    """Those that a token is multiplied with."""
+    with torch.device("meta"):
+        lm = Qwen3ForCausalLM(config(size))
+    tied = lm.config.tie_word_embeddings
+    return sum(p.numel() for p in lm.parameters()) - (0 if tied else lm.get_input_embeddings().weight.numel())
 
 
 def random_run(algo: str, length: int, args: argparse.Namespace) -> train.Run:
     """What train.train_step needs of a run; no tokenizer, problems, verifier or folder."""
     world = start(args.device)
-    flags = ["--model", "random", "--algo", algo, "--prompts-per-step", "8", "--group-size", "32"]
-    flags += ["--epochs", "1", "--critic-epochs", "1", "--max-new-tokens", str(length)]
-    flags += ["--token-budget", str(args.token_budget), "--generate-batch", str(args.generate_batch)]
-    settings = train.parse_args([*flags, *args.flags])
+    flags = ["--model", "random", "--algo", algo, "--prompts-per-step", str(PROMPTS), "--group-size", "32"]
+    flags += ["--epochs", "1", "--critic-epochs", "1", "--max-new-tokens", str(length), "--eval-every", "0"]
+    settings = train.parse_args([*flags, "--generate-batch", str(args.generate_batch), *args.flags])
     how = ("random", world, compute_dtype(settings.dtype, world), settings.gradient_checkpointing)
-    lm = random_model(Qwen3ForCausalLM, args.actor, world)
+    torch.manual_seed(0)
+    lm = random_model(Qwen3ForCausalLM, args.actor, world.device)
     actor = prepare(Actor(lm, settings.temperature), lm.base_model, *how)
     critics = []
     for _ in range(settings.n_critics):
-        backbone = random_model(Qwen3Model, args.actor if algo == "ppo" else args.critic, world)
+        backbone = random_model(Qwen3Model, args.actor if algo == "ppo" else args.critic, world.device)
         critics.append(prepare(MiniCritic(backbone), backbone, *how))
     return train.Run(
         args=settings, world=world, folder=None, tokenizer=None, template=None, problems=[], held_out=[],
@@ -105,106 +276,151 @@ def random_run(algo: str, length: int, args: argparse.Namespace) -> train.Run:
     )
 
 
-def row(algo: str, length: int, args: argparse.Namespace) -> dict:
-    """-> time/… and memory/… of a step, and what the ceilings are compared with."""
-    run = random_run(algo, length, args)
-    order = torch.Generator().manual_seed(0)
+def step(args: argparse.Namespace, record: Record) -> None:
+    algo, length = args.rows[0].split(":")[0], int(args.rows[0].split(":")[1])
+    order, run = torch.Generator().manual_seed(0), random_run(algo, length, args)
+    tokens = lambda n: torch.randint(run.actor.lm.config.vocab_size, (n,), generator=order).tolist()
+    prompts, contexts = ([tokens(n) for _ in range(PROMPTS)] for n in (PROMPT, PROMPT + length // 2))
+    lengths: list[int] = []
 
-    def tokens(n: int) -> list[int]:
-        return torch.randint(1000, 150_000, (n,), generator=order).tolist()
+    class Watch(Stopwatch):
+        """Tells of a phase as soon as it is over."""
 
-    shuffled = torch.randperm(256, generator=order).tolist()
-    lengths = [length // 4 + i * (length - length // 4) // 255 for i in shuffled]
-    prompts = [tokens(PROMPT) for _ in range(8)]
-    contexts = [tokens(PROMPT + length // 2) for _ in range(8)]
-    rewards = [float(b % 3 == 0) for b in range(256)]
+        @contextmanager
+        def phase(self, name: str):
+            with super().phase(name):
+                yield
+            if len(lengths) > 2 * PROMPTS:
+                record({"row": args.rows[0], "responses": len(lengths), "phase": name,
+                        "seconds": self.seconds[name], "gib": self.memory[name]})
 
     def sample_rollout(run: train.Run, step: int, watch: Stopwatch) -> Rollout:
         """Like train's, but with random responses of the wanted lengths, not the few generated tokens."""
+        group = 2 if step == 1 else args.group_size
+        n = run.args.minibatch_size = PROMPTS * group
+        shuffled = torch.randperm(n, generator=order).tolist()
+        lengths[:] = [length // 8 + i * (length - length // 8) // (n - 1) for i in shuffled]
         optimizers = [run.actor_optimizer, *run.critic_optimizers]
         with watch.phase("generate"), offloaded(optimizers, run.args.offload):
-            decoded = [context for context in contexts for _ in range(32)]
+            decoded = [context for context in contexts for _ in range(group)]
             generate_responses(run.actor, None, decoded, run.sampling, run.world, step, "generate")
-        responses = [Response(prompts[b // 32], tokens(n), False) for b, n in enumerate(lengths)]
-        rollout = make_rollout(responses, [""] * 256, [""] * 256, rewards, 32)
+        responses = [Response(prompts[b // group], tokens(k), False) for b, k in enumerate(lengths)]
+        rewards = [float(b % 3 == 0) for b in range(n)]
+        rollout = make_rollout(responses, [""] * n, [""] * n, rewards, group)
         with watch.phase("score"):
             scores = score_responses(run.actor, rollout, run.args.token_budget, run.world)
         rollout.old_logp_BT, rollout.old_entropy_BT = scores
         return rollout
 
-    train.sample_rollout = sample_rollout
-    for step in (1, 2):
-        metrics, _, _ = train.train_step(run, step)
-
-    _, layers, _, heads, kv_heads, _ = SIZES[args.actor]
-    head_dim = run.actor.lm.config.head_dim
-    n_params = sum(p.numel() for p in run.actor.parameters())
+    train.Stopwatch, train.sample_rollout = Watch, sample_rollout
+    train.train_step(run, 1)
+    metrics, _, _ = train.train_step(run, 2)
+    _, layers, _, heads, _, head_dim, _, _ = SIZES[args.actor]
     rows = [PROMPT + n for n in lengths]
-    # forward and backward: 6 a weight and token; of causal attention half of 12 · layers · width · length²
-    flops = 6 * n_params * sum(rows) + 6 * layers * heads * head_dim * sum(n**2 for n in rows)
-    # a step of decoding reads all weights, and keys and values of every response
-    context, batch = PROMPT + length // 2 + args.decode / 2, run.sampling.batch
-    itemsize = compute_dtype(run.args.dtype, run.world).itemsize
-    n_bytes = itemsize * (n_params + batch * context * layers * 2 * kv_heads * head_dim)
-    decoding_steps = args.decode * -(-256 // batch)
-    return metrics | {
-        "update_tflops": flops / metrics["time/policy"] / 1e12,
-        "decode_gbps": n_bytes * decoding_steps / metrics["time/generate"] / 1e9,
-        "decode_tokens_per_s": 256 * args.decode / metrics["time/generate"],
-        "tokens": sum(lengths)
-    }
+    # forward and backward: 6 a weight and token, recomputation not counted; of causal attention half of
+    # 12 · layers · width · length²
+    flop = 6 * used_parameters(args.actor) * sum(rows)
+    flop += 6 * layers * heads * head_dim * sum(n**2 for n in rows)
+    record({"row": args.rows[0], "responses": len(lengths), "tokens": sum(rows),
+            "step_s": metrics["time/step"], "peak_gib": metrics["peak_memory_gb"],
+            "mfu": flop / metrics["time/policy"] / 1e12 / args.tflops,
+            "approx_kl_first": metrics["approx_kl_first"], "skipped": metrics["skipped_updates"]})
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+# -- one call ------------------------------------------------------------------------------------------------
+PARTS = {"ceilings": ceilings, "correct": correct, "train": embedded, "decode": decode, "step": step}
+CPU = dict(  # small enough for every branch to run
+    actor="tiny", critic="tiny", small="tiny", contexts=[20, 40], decode_rows=[2, 8], decode=8, draws=512,
+    rows=["asyppo:64", "grpo:64", "ppo:64"], group_size=4, generate_batch=16,
+    train_flags="--prompts-per-step 4 --group-size 4 --n-problems 50 --minibatch-size 8 --dtype bf16".split()
+)
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     add = parser.add_argument
-    default = [f"{algo}:{n}" for n in (2048, 8192) for algo in ("asyppo", "ppo", "grpo")]
-    add("--rows", nargs="+", default=default, help="algorithm:length of the longest response")
+    add("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    rows = ["asyppo:4096", "grpo:4096", "ppo:4096"]
+    add("--rows", nargs="+", default=rows, help="of step: algorithm:longest response")
     add("--actor", choices=SIZES, default="4B")
     add("--critic", choices=SIZES, default="0.6B")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    add("--token-budget", type=int, default=16_384)
-    add("--generate-batch", type=int, default=64)
-    add("--decode", type=int, default=64, help="tokens of each response that are generated")
-    add("--flags", nargs=argparse.REMAINDER, default=[], help="flags of train.py, at the end")
-    add("--child", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.child:
-        algo, length = args.rows[0].split(":")
-        print(json.dumps(row(algo, int(length), args)))
+    add("--small", choices=SIZES, default="small", help="of correct")
+    add("--draws", type=int, default=8192, help="of correct")
+    add("--contexts", nargs="+", type=int, default=[1000, 4000], help="of decode")
+    add("--decode-rows", nargs="+", type=int, default=[16, 64, 128, 256])
+    add("--decode", type=int, default=64, help="tokens of each response that are timed")
+    add("--group-size", type=int, default=32, help="at most; of step, halved where the time asks for it")
+    add("--generate-batch", type=int, default=64, help="of step")
+    add("--minutes", type=float, default=8.0)
+    add("--out", default="runs/gpu")
+    add("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--flags", nargs=argparse.REMAINDER, default=[], help="of train.py, for step; at the end")
+    add("--child", help=argparse.SUPPRESS)
+    parser.set_defaults(train_flags=[], tflops=1.0, gbps=1.0)
+    first, _ = parser.parse_known_args(argv)
+    if first.device == "cpu":
+        parser.set_defaults(**CPU)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    if args.child:  # the parent's settings and which part
+        args = argparse.Namespace(**json.loads(args.child))
+    results = Path(args.out) / "results.jsonl"
+
+    def record(result: dict) -> None:
+        line = json.dumps({"part": args.part} | result, ensure_ascii=False)
+        print(line, flush=True)
+        with results.open("a") as file:
+            print(line, file=file)
+
+    if "part" in args:
+        PARTS[args.part](args, record)
         stop()
         return
-    device = torch.device("cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu")
-    peak = ceilings(device)
-    name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
-    print(
-        f"{name}, torch {torch.__version__}: {peak['tflops']:.1f} TFLOP/s bf16, {peak['gbps']:.0f} GB/s copy",
-        flush=True
-    )
-    phases = ("generate", "score", "values", "fit_critics", "policy")
-    columns = "".join(f"{phase + ' s/GiB':>20}" for phase in phases)
-    print(f"{'row':<14}{columns}{'update MFU':>12}{'decode of copy':>16}{'tok/s':>8}", flush=True)
-    base = [sys.executable, __file__, "--child", "--device", args.device]
-    for flag in ("actor", "critic", "token_budget", "generate_batch", "decode"):
-        base += [f"--{flag.replace('_', '-')}", str(getattr(args, flag))]
-    for each in args.rows:
-        command = [*base, "--rows", each, "--flags", *args.flags]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            reason = (done.stderr.strip().splitlines() or ["no word"])[-1]
-            print(f"{each:<14} failed: {reason[:150]}", flush=True)
-            continue
-        m = json.loads(done.stdout.splitlines()[-1])
-        cells = [
-            f"{m[f'time/{p}']:.2f} / {m[f'memory/{p}']:.1f}" if f"time/{p}" in m else "–" for p in phases
-        ]
-        columns = "".join(f"{cell:>20}" for cell in cells)
-        mfu, of_copy = m["update_tflops"] / peak["tflops"], m["decode_gbps"] / peak["gbps"]
-        print(
-            f"{each:<14}{columns}{mfu:>12.1%}{of_copy:>16.1%}{m['decode_tokens_per_s']:>8.0f}", flush=True
-        )
+
+    deadline = time.monotonic() + 60 * args.minutes
+    results.parent.mkdir(parents=True, exist_ok=True)
+    results.touch()
+    read = lambda: [json.loads(line) for line in results.read_text().splitlines()]
+    n_before = len(read())
+
+    def run(part: str, **changes) -> float:
+        """One part in a process of its own, until all time is over. -> its seconds"""
+        vars(args).update(changes, part=part)
+        settings, began = json.dumps(vars(args)), time.monotonic()
+        command, why = [sys.executable, __file__, "--child", settings], None
+        try:
+            left = max(1.0, deadline - began)
+            done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=left)
+            if done.returncode:
+                errors = [line for line in done.stderr.splitlines() if "Error" in line or "error" in line]
+                why = (errors or done.stderr.splitlines() or ["no word"])[-1][:300]
+        except subprocess.TimeoutExpired:
+            why = f"cut off after {left:.0f} s"
+        if why:
+            record(changes | {"failed": why})
+        return time.monotonic() - began
+
+    for part in args.parts:
+        if part != "step":
+            run(part)
+        ceiling = next((row for row in reversed(read()) if "tflops" in row), {})
+        args.tflops, args.gbps = ceiling.get("tflops", 1.0), ceiling.get("gbps", 1.0)
+    # the rows share what is left by the passes that they make, one taking as long as the slowest seen
+    rows, largest, a_pass = args.rows if "step" in args.parts else [], args.group_size, 0.0
+    passes = [1 + row.startswith("ppo") for row in rows]
+    for i, row in enumerate(rows):
+        left, group = deadline - time.monotonic(), largest
+        while group > 2 and a_pass * sum(passes[i:]) * group > left - 30 * (len(rows) - i):
+            group //= 2
+        taken = run("step", rows=[row], group_size=group)
+        a_pass = max(a_pass, (taken - 30) / passes[i] / group)
+    found = read()[n_before:]
+    wrong = [x for x in found if not x.get("right", True) or "failed" in x]
+    print(f"{len(found)} results in {results}; wrong, failed or cut off: {wrong or 'none'}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The updates of two critics and an actor on a fixed rollout, for test_processes.py.
 
-python tests/fixed_updates.py --model DIR --out FILE --token-budget N --minibatch-size N --loss-norm HOW
+python tests/fixed_updates.py --model DIR --out FILE --token-budget N --minibatch-size N --loss-norm HOW [--shard-size N]
 """
 
 import argparse
@@ -17,7 +17,7 @@ from updates import adamw, score_responses
 
 
 def updates(flags: argparse.Namespace) -> None:
-    world = start("cpu")
+    world = start("cpu", shard_size=flags.shard_size)
     torch.set_num_threads(1)
     rollout = make_synthetic_rollout()
     mask_BT, budget = rollout.mask_BT, flags.token_budget
@@ -58,6 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser()
     for flag, kind in dict(model=str, out=str, token_budget=int, minibatch_size=int, loss_norm=str).items():
         parser.add_argument(f"--{flag.replace('_', '-')}", type=kind, required=True)
+    parser.add_argument("--shard-size", type=int)
     updates(parser.parse_args(argv))
     stop()
     return 0

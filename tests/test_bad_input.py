@@ -201,6 +201,22 @@ def test_mistakes_under_torchrun_are_said_once(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "what, sentence",
+    [("folder", "--out run is not the same folder on every machine"), ("data", "--data names different things")]
+)
+def test_machines_that_do_not_share_what_they_must_are_told(what, sentence, tmp_path):
+    for rank in "01":
+        (tmp_path / rank).mkdir()
+    done = run("tests/elsewhere.py", what, tmp_path, processes=2, code=2)
+    assert done.stdout.count(sentence) == 2 and not [*tmp_path.glob("*/*"), *tmp_path.glob("run")]
+
+
+@pytest.mark.parametrize("size, sentence", [(3, "does not divide the 1 processes"), (0, "at least 1")])
+def test_a_shard_size_that_cannot_be_is_refused(size, sentence, tmp_path):
+    assert sentence in run("train.py", "--shard-size", size, "--out", tmp_path / "run", code=2).stderr
+
+
+@pytest.mark.parametrize(
     "variables, reason",
     [({"WORLD_SIZE": "2"}, "RANK expected"), ({"WORLD_SIZE": "two", "RANK": "0"}, "invalid literal")]
 )

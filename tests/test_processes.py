@@ -25,14 +25,18 @@ def close(a: dict, b: dict, tolerance: float) -> None:
     assert norm > 0 and difference <= tolerance * norm, f"they differ by {(difference / norm).item():.2e}"
 
 
-@pytest.mark.parametrize("model, loss_norm", [("qwen", "sequence"), ("llama", "token")])
-def test_one_process_two_four_and_any_token_budget_make_the_same_update(model, loss_norm, request, tmp_path):
+@pytest.mark.parametrize("model, loss_norm, shard_size", [("qwen", "sequence", 2), ("llama", "token", 4)])
+def test_one_process_two_four_and_any_token_budget_make_the_same_update(
+    model, loss_norm, shard_size, request, tmp_path
+):
     name = request.getfixturevalue(model)
-    # one process with everything in one micro-batch; a small budget; two processes; four, some with fillers
+    # one process with everything in one micro-batch; a small budget; two processes; four, some with fillers,
+    # as two copies of the weights in two parts each, or one copy in four
     kinds = {"whole": (0, 4096), "small": (0, 61), "two": (2, 4096), "four small": (4, 40)}
     runs = {
         label: updates(
-            name, tmp_path / label, processes, token_budget=budget, minibatch_size=24, loss_norm=loss_norm
+            name, tmp_path / label, processes, token_budget=budget, minibatch_size=24, loss_norm=loss_norm,
+            shard_size=min(shard_size, max(1, processes))
         )
         for label, (processes, budget) in kinds.items()
     }
@@ -43,6 +47,7 @@ def test_one_process_two_four_and_any_token_budget_make_the_same_update(model, l
             close(whole[f"gradients of {name}"], other[f"gradients of {name}"], 1e-6)
             close(whole[f"weights of {name}"], other[f"weights of {name}"], 1e-5)
         assert other["first"]["policy_loss"] == pytest.approx(whole["first"]["policy_loss"], abs=1e-6)
+        assert other["first"]["grad_norm"] == pytest.approx(whole["first"]["grad_norm"], rel=1e-6)
 
 
 def test_minibatches_are_the_same_responses_for_any_number_of_processes(qwen, tmp_path):

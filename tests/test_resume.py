@@ -76,15 +76,22 @@ def test_a_run_that_is_told_to_stop_finishes_its_step_saves_and_goes_on_where_it
     assert without_clock(whole) == without_clock(stopped)
 
 
-def test_a_checkpoint_of_two_processes_goes_on_with_one_and_with_four_and_one_of_one_with_two(tmp_path):
-    """Nothing is learned after the resume, so that the weights that come out are those that went in."""
-    two, one, back = tmp_path / "two", tmp_path / "one", tmp_path / "two again"
-    run("train.py", "--out", two, *FEW, "--steps", 1, processes=2)
-    for moved, processes in ((one, 0), (tmp_path / "four", 4)):
-        shutil.copytree(two, moved)
+def test_a_checkpoint_of_two_copies_goes_on_in_one_copy_and_with_one_process_and_one_of_one_with_two(
+    tmp_path
+):
+    """Where nothing is learned after the resume, the weights that come out are those that went in; where a
+    step is, the optimizers' states have come along too."""
+    copies, four, one, back = (tmp_path / name for name in ("copies", "four", "one", "two"))
+    run("train.py", "--out", copies, *FEW, "--steps", 1, "--shard-size", 2, processes=4)
+    for moved in (four, one):
+        shutil.copytree(copies, moved)
         shutil.rmtree(moved / "model")
-        run("train.py", "--out", moved, *FEW, "--steps", 1, "--resume", processes=processes)
-        assert_equal_models(two, moved)
+    run("train.py", "--out", one, *FEW, "--steps", 1, "--resume")
+    assert_equal_models(copies, one)
+    for out, shard_size in ((copies, 2), (four, 4)):
+        run("train.py", "--out", out, *FEW, "--steps", 2, "--resume", "--shard-size", shard_size, processes=4)
+    for name, x in weights(copies).items():
+        assert (weights(four)[name] - x).norm() <= 1e-5 * (1e-3 + x.norm()), name
     run("train.py", "--out", one, *FEW, "--steps", 2, "--resume")
     assert [m["step"] for m in rows(one)] == [1, 2]
     shutil.copytree(one, back)
