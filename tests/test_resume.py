@@ -82,21 +82,22 @@ def test_a_checkpoint_of_two_copies_goes_on_in_one_copy_and_with_one_process_and
     """Where nothing is learned after the resume, the weights that come out are those that went in; where a
     step is, the optimizers' states have come along too."""
     copies, four, one, back = (tmp_path / name for name in ("copies", "four", "one", "two"))
-    run("train.py", "--out", copies, *FEW, "--steps", 1, "--shard-size", 2, processes=4)
+    saved = ("--save-every", 1, "--keep", 2)
+    run("train.py", "--out", copies, *FEW, "--steps", 2, *saved, "--shard-size", 2, processes=4)
     for moved in (four, one):
         shutil.copytree(copies, moved)
         shutil.rmtree(moved / "model")
-    run("train.py", "--out", one, *FEW, "--steps", 1, "--resume")
+    run("train.py", "--out", one, *FEW, "--steps", 2, "--resume")
     assert_equal_models(copies, one)
-    for out, shard_size in ((copies, 2), (four, 4)):
-        run("train.py", "--out", out, *FEW, "--steps", 2, "--resume", "--shard-size", shard_size, processes=4)
+    shutil.rmtree(four / "checkpoint/step-2")
+    run("train.py", "--out", four, *FEW, "--steps", 2, "--resume", "--shard-size", 4, processes=4)
     for name, x in weights(copies).items():
         assert (weights(four)[name] - x).norm() <= 1e-5 * (1e-3 + x.norm()), name
-    run("train.py", "--out", one, *FEW, "--steps", 2, "--resume")
-    assert [m["step"] for m in rows(one)] == [1, 2]
+    run("train.py", "--out", one, *FEW, "--steps", 3, "--resume")
+    assert [m["step"] for m in rows(one)] == [1, 2, 3]
     shutil.copytree(one, back)
     shutil.rmtree(back / "model")
-    run("train.py", "--out", back, *FEW, "--steps", 2, "--resume", processes=2)
+    run("train.py", "--out", back, *FEW, "--steps", 3, "--resume", processes=2)
     assert_equal_models(one, back)
 
 
