@@ -258,7 +258,8 @@ def random_run(algo: str, length: int, args: argparse.Namespace) -> train.Run:
     """What train.train_step needs of a run; no tokenizer, problems, verifier or folder."""
     world = start(args.device)
     flags = ["--model", "random", "--algo", algo, "--prompts-per-step", str(PROMPTS), "--group-size", "32"]
-    flags += ["--epochs", "1", "--critic-epochs", "1", "--max-new-tokens", str(length), "--eval-every", "0"]
+    flags += ["--epochs", "1", "--critic-epochs", "1", "--max-new-tokens", str(length), "--eval-every", "0",
+              "--offload", "none"]
     settings = train.parse_args([*flags, "--generate-batch", str(args.generate_batch), *args.flags])
     how = ("random", world, compute_dtype(settings.dtype, world), settings.gradient_checkpointing)
     torch.manual_seed(0)
