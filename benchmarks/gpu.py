@@ -38,6 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import asyppo
 import folder
+import plan
 import train
 from critics import ensemble_values
 from distributed import start, stop
@@ -257,17 +258,23 @@ def used_parameters(size: str) -> int:
 def random_run(algo: str, length: int, args: argparse.Namespace) -> train.Run:
     """What train.train_step needs of a run; no tokenizer, problems, verifier or folder."""
     world = start(args.device)
-    flags = ["--model", "random", "--algo", algo, "--prompts-per-step", str(PROMPTS), "--group-size", "32"]
-    flags += ["--epochs", "1", "--critic-epochs", "1", "--max-new-tokens", str(length), "--eval-every", "0",
-              "--offload", "none"]
-    settings = train.parse_args([*flags, "--generate-batch", str(args.generate_batch), *args.flags])
-    how = ("random", world, compute_dtype(settings.dtype, world), settings.gradient_checkpointing)
+    folders = {size: f"{args.out}/{size}" for size in (args.actor, args.critic)}
+    for size, path in folders.items():
+        config(size).save_pretrained(path)  # for the plan, which reads configurations
+    flags = ["--model", folders[args.actor], "--algo", algo, "--prompts-per-step", str(PROMPTS)]
+    flags += ["--group-size", str(args.group_size)]
+    flags += ["--epochs", "1", "--critic-epochs", "1", "--max-new-tokens", str(length), "--eval-every", "0"]
+    settings = train.parse_args([*flags, *args.flags])
+    critic = args.actor if algo == "ppo" else args.critic
+    names, dtype = [folders[critic]] * settings.n_critics, compute_dtype(settings.dtype, world)
+    plan.settle(settings, names, PROMPT, world)
+    how = ("random", world, dtype, settings.gradient_checkpointing, settings.offload)
     torch.manual_seed(0)
     lm = random_model(Qwen3ForCausalLM, args.actor, world.device)
     actor = prepare(Actor(lm, settings.temperature), lm.base_model, *how)
     critics = []
     for _ in range(settings.n_critics):
-        backbone = random_model(Qwen3Model, args.actor if algo == "ppo" else args.critic, world.device)
+        backbone = random_model(Qwen3Model, critic, world.device)
         critics.append(prepare(MiniCritic(backbone), backbone, *how))
     return train.Run(
         args=settings, world=world, folder=None, tokenizer=None, template=None, problems=[], held_out=[],
@@ -320,10 +327,18 @@ def step(args: argparse.Namespace, record: Record) -> None:
     rows = [PROMPT + n for n in lengths]
     # forward and backward: 6 a weight and token, recomputation not counted; of causal attention half of
     # 12 · layers · width · length²
+    # its generation draws less than was planned for: contexts of half the length, and a few tokens
+    item = compute_dtype(run.args.dtype, run.world).itemsize
+    actor = plan.size_of(run.args.model, "--model", item)
+    critic = plan.size_of(f"{args.out}/{args.actor if algo == 'ppo' else args.critic}", "--critics", item)
+    planned = plan.phases(actor, [critic] * len(run.critics), run.args, 1, PROMPT)
+    planned["generate"] |= plan.drawing(actor, min(run.sampling.batch, len(lengths)), run.args, PROMPT)
     flop = 6 * used_parameters(args.actor) * sum(rows)
     flop += 6 * layers * heads * head_dim * sum(n**2 for n in rows)
     record({"row": args.rows[0], "responses": len(lengths), "tokens": sum(rows),
             "step_s": metrics["time/step"], "peak_gib": metrics["peak_memory_gb"],
+            "offload": run.args.offload, "generate_batch": run.sampling.batch,
+            "plan_gib": {name: sum(part.values()) / 2**30 for name, part in planned.items()},
             "mfu": flop / metrics["time/policy"] / 1e12 / args.tflops,
             "approx_kl_first": metrics["approx_kl_first"], "skipped": metrics["skipped_updates"]})
 
@@ -332,7 +347,7 @@ def step(args: argparse.Namespace, record: Record) -> None:
 PARTS = {"ceilings": ceilings, "correct": correct, "train": embedded, "decode": decode, "step": step}
 CPU = dict(  # small enough for every branch to run
     actor="tiny", critic="tiny", small="tiny", contexts=[20, 40], decode_rows=[2, 8], decode=8, draws=512,
-    rows=["asyppo:64", "grpo:64", "ppo:64"], group_size=4, generate_batch=16,
+    rows=["asyppo:64", "grpo:64", "ppo:64"], group_size=4,
     train_flags="--prompts-per-step 4 --group-size 4 --n-problems 50 --minibatch-size 8 --dtype bf16".split()
 )
 
@@ -352,7 +367,6 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--decode-rows", nargs="+", type=int, default=[16, 64, 128, 256])
     add("--decode", type=int, default=64, help="tokens of each response that are timed")
     add("--group-size", type=int, default=32, help="at most; of step, halved where the time asks for it")
-    add("--generate-batch", type=int, default=64, help="of step")
     add("--minutes", type=float, default=8.0)
     add("--out", default="runs/gpu")
     add("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
