@@ -46,7 +46,9 @@ def draw(runs: dict[str, list[dict]], out: Path) -> None:
     ]
     figure, axes = plt.subplots(1, len(panels), figsize=(4.4 * len(panels), 3.7), squeeze=False)
     for ax, (title, label, curves) in zip(axes[0], panels):
-        ax.set(title=title, ylabel=label, xlabel="step", ylim=(0, 1) if "share" in label else None)
+        ax.set(title=title, ylabel=label, xlabel="step")
+        if "share" in label:
+            ax.set_ylim(0, 1)
         drawn = {}
         for j, (metric, name, line) in enumerate(curves):
             for i, rows in enumerate(runs.values()):

@@ -25,7 +25,7 @@ time/generate time/verify time/fit_critics time/values time/policy time/step tok
 
 
 def test_the_embedded_default_improves_its_reward_within_a_few_steps(tmp_path):
-    done = launch("train.py", "--out", tmp_path / "run", "--steps", 6)
+    done = launch("train.py", "--out", tmp_path / "run", "--steps", 6, "--eval-every", 6)
     metrics = rows(tmp_path / "run")
     assert [m["step"] for m in metrics] == list(range(7))
     assert metrics[-1]["eval/test"] > metrics[0]["eval/test"] + 0.1
