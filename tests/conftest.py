@@ -1,6 +1,7 @@
 """Shared by all tests: small random models on disk and loaded, the world of one process, what train calls."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Callable
@@ -15,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCau
 import distributed
 import train
 from models import load_actor, load_critic, load_tokenizer
-from tests.runs import ROOT
+from tests.runs import ROOT, launch
 from tests.synthetic import draw_responses
 from tiny.make_tiny import make_tokenizer
 
@@ -36,6 +37,27 @@ def save_model(model, folder: Path) -> str:
     model.save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)
     return str(folder)
+
+
+# runs of a minute: test -> what it launches, given a folder
+LONG = {
+    "test_the_embedded_default_improves_its_reward_within_a_few_steps": lambda folder: (
+        "train.py", "--out", folder / "run", "--steps", 6, "--eval-every", 6),
+    "test_sigkill_at_random_moments_of_every_phase_changes_nothing": lambda folder: (
+        "tests/kills.py", folder, 12, 0),
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def begun(request, tmp_path_factory) -> dict:
+    """The LONG runs of the selected tests, begun with the session beside all others: test -> folder, future"""
+    selected = {item.name for item in request.session.items}
+    pool, folders = ThreadPoolExecutor(1), {name: tmp_path_factory.mktemp("begun") for name in LONG}
+    yield {
+        name: (folders[name], pool.submit(launch, *command(folders[name])))
+        for name, command in LONG.items() if name in selected
+    }
+    pool.shutdown(cancel_futures=True)
 
 
 @pytest.fixture(scope="session")

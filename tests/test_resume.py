@@ -42,9 +42,10 @@ def test_half_a_run_resumed_equals_a_whole_one_to_the_last_bit(tmp_path):
         assert sentence in done.stderr
 
 
-def test_sigkill_at_random_moments_of_every_phase_changes_nothing(tmp_path):
+def test_sigkill_at_random_moments_of_every_phase_changes_nothing(begun, request):
     """Twelve kills: while starting, generating, fitting, updating, saving, and writing the final models."""
-    hits = json.loads(launch("tests/kills.py", tmp_path, 12, 0).stdout)
+    tmp_path, killed_run = begun[request.node.name]
+    hits = json.loads(killed_run.result().stdout)
     assert sum(hits.values()) == 12 and all(hits.values())
     assert_equal_models(tmp_path / "whole", tmp_path / "killed")
     assert without_clock(tmp_path / "whole") == without_clock(tmp_path / "killed")

@@ -24,8 +24,9 @@ time/generate time/verify time/fit_critics time/values time/policy time/step tok
 """.split()
 
 
-def test_the_embedded_default_improves_its_reward_within_a_few_steps(tmp_path):
-    done = launch("train.py", "--out", tmp_path / "run", "--steps", 6, "--eval-every", 6)
+def test_the_embedded_default_improves_its_reward_within_a_few_steps(begun, request):
+    tmp_path, run_of_six_steps = begun[request.node.name]
+    done = run_of_six_steps.result()
     metrics = rows(tmp_path / "run")
     assert [m["step"] for m in metrics] == list(range(7))
     assert metrics[-1]["eval/test"] > metrics[0]["eval/test"] + 0.1
