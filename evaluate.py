@@ -299,8 +299,7 @@ def run(args: argparse.Namespace, world: World) -> None:
     dtype = compute_dtype(args.dtype, world)
     actor = load_actor(args.model, world, dtype)
     sampling = sampling_of(args, stop_token_ids(actor, tokenizer, template))
-    few = min(6, args.max_new_tokens)
-    check_generation(actor, tokenizer, min(prompts, key=len), few, args.model, world, dtype)
+    check_generation(actor, tokenizer, min(prompts, key=len), args.max_new_tokens, args.model, world, dtype)
     digests = {f"--benchmarks {name}": digest(problems) for name, problems in sets.items()}
     digests["--template"] = digest([Problem(template or tokenizer.chat_template, "")])
     folder.begin(args, {"--model": actor.lm.digest} | digests, world)

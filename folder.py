@@ -26,10 +26,12 @@ from typing import IO, Iterable, Iterator
 import numpy as np
 import torch
 
+from asyppo import disagreement
 from distributed import UserError, World, gather_list, reading, refuse, replace_text, saved_steps, writing
 from rollout import Problem, Rollout
 
 HERE = Path(__file__).resolve().parent
+GROUPS_SHOWN = 4  # that inside/step-N.npz holds
 PACKAGES = ("torch", "transformers", "math-verify", "numpy")
 
 
@@ -123,8 +125,8 @@ def open_folder(args: argparse.Namespace, name: str, free: set[str], world: Worl
                    f"--resume: the run in {out} has {flag} {before.get(key)}, not {value}; give the same "
                    "settings, or start a new run in another --out.")
         refuse((out / "saved").exists() and not saved_steps(out / "checkpoint"),
-               f"--resume: the run in {out} was saved, but its checkpoint is gone; put it back, or start a new "
-               "run in another --out.")
+               f"--resume: the run in {out} was saved, but its checkpoint is gone; put it back, or start a "
+               "new run in another --out.")
     return Folder(out, digests)
 
 
@@ -215,7 +217,7 @@ class Log:
     def look(self, step: int, samples: list[dict], known: dict) -> dict:
         """inside/step-N.npz: the first four groups, for experiments/inside.py (no answer is an empty one). ->
         what wandb is to show: histograms over all response tokens, and the samples as a table"""
-        n, path = 4 * self.args.group_size, self.folder / f"inside/step-{step}.npz"
+        n, path = GROUPS_SHOWN * self.args.group_size, self.folder / f"inside/step-{step}.npz"
         known["answers"] = [answer or "" for answer in known["answers"]]
         cut = {key: x[:, :n] if "_MB" in key else x[:n] for key, x in known.items() if x is not None}
         with writing(path):
@@ -228,7 +230,7 @@ class Log:
 
         tokens = {"advantage": known["advantage"]}
         if known["values_MBT"] is not None:
-            tokens["sigma"] = known["values_MBT"].std(0, correction=0)
+            tokens["sigma"] = disagreement(known["values_MBT"])
         media = {f"tokens/{name}": wandb.Histogram(x_BT[known["mask_BT"]]) for name, x_BT in tokens.items()}
         return media | {"rollouts": wandb.Table(list(samples[0]), [[*sample.values()] for sample in samples])}
 

@@ -126,11 +126,11 @@ def keeps_only_attention(actor: Actor) -> bool:
 
 @torch.no_grad()
 def check_generation(
-    actor: Actor, tokenizer, prompt: list[int], n: int, name: str, world: World, dtype: torch.dtype
+    actor: Actor, tokenizer, prompt: list[int], most: int, name: str, world: World, dtype: torch.dtype
 ) -> None:
-    """Refuse a model of which n greedy tokens are not those of plain `generate`, or not scored as they were
-    drawn; say it of one that cannot be drawn as others are. All ranks take part, and see the same."""
-    prompts = [prompt, *[prompt[len(prompt) // 2 :]] * 3]
+    """Refuse a model of which a few greedy tokens, `most` at most, are not those of plain `generate`, or not
+    scored as they were drawn; say it of one that cannot be drawn as others are. All ranks see the same."""
+    prompts, n = [prompt, *[prompt[len(prompt) // 2 :]] * 3], min(6, most)
     settings = dict(do_sample=False, max_new_tokens=n, output_logits=True, return_dict_in_generate=True)
     plain, scored, swapped = [], [], [0.0]
 

@@ -33,7 +33,7 @@ from critics import ensemble_values, fit_critics, shard, signal_metrics, value_m
 from distributed import RunError, StopRequest, UserError, World, gather_list, generator, number, refuse
 from distributed import load_checkpoint, save_checkpoint, saved_steps, stream_seed, writing
 from evaluate import evaluate, summarise
-from folder import Folder, Log, Stopwatch, digest, open_folder, rollout_samples
+from folder import GROUPS_SHOWN, Folder, Log, Stopwatch, digest, open_folder, rollout_samples
 from generation import Sampling, check_generation, generate_responses, sampling_of, stop_token_ids
 from models import Actor, MiniCritic, check_config, compute_dtype, load_actor, load_config, load_critic
 from models import load_tokenizer, save_actor, save_critic
@@ -196,7 +196,8 @@ def train(args: argparse.Namespace, world: World) -> int:
             metrics = {"step": step} | metrics | {"skipped_updates": skipped}
             known = {}
             if rollout.old_slope_BT is not None and not skipped:  # scored once more, for ρ after the update
-                new_logp_BT = score_responses(run.actor, rollout, args.token_budget, world)[0]
+                shown = GROUPS_SHOWN * args.group_size
+                new_logp_BT = score_responses(run.actor, rollout, args.token_budget, world, shown)[0]
                 known = vars(rollout) | data._asdict() | {"old_logp": None, "new_logp_BT": new_logp_BT}
             log.write(metrics, rollout_samples(rollout, run.tokenizer, step), known)
             stopped_by = request.seen()
@@ -304,8 +305,7 @@ def set_up(args: argparse.Namespace, world: World) -> Run:
     how = dict(gradient_checkpointing=args.gradient_checkpointing, offload=args.offload)
     actor = load_actor(args.model, world, dtype, args.temperature, **how)
     critics = [load_critic(name, world, dtype, **how) for name in names]
-    few = min(6, args.max_new_tokens)
-    check_generation(actor, tokenizer, min(prompts, key=len), few, args.model, world, dtype)
+    check_generation(actor, tokenizer, min(prompts, key=len), args.max_new_tokens, args.model, world, dtype)
     digests = {"--data": digest(problems), "--eval-data": digest(held_out), "--model": actor.lm.digest}
     digests["--critics"] = " ".join(critic.backbone.digest for critic in critics)
     digests["--template"] = digest([Problem(template or tokenizer.chat_template, "")])

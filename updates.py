@@ -75,11 +75,12 @@ def mean_of_updates(logged: list[dict[str, float]]) -> dict[str, float]:
 
 
 @torch.no_grad()
-def score_responses(model, rollout: Rollout, token_budget: int, world: World, **how) -> torch.Tensor:
-    """model.score(inputs, **how) [..., N] of all responses, the work divided over the ranks. -> [..., B, T]
-    fp32 on the CPU of every rank, zero outside the responses"""
-    scores_BT = None
-    for micro_batch in pack(list(range(len(rollout))), rollout.lengths, token_budget, world.size)[world.rank]:
+def score_responses(model, rollout: Rollout, token_budget: int, world: World, first: int | None = None,
+                    **how) -> torch.Tensor:
+    """model.score(inputs, **how) [..., N] of all responses, or the first ones, the work divided over the
+    ranks. -> [..., B, T] fp32 on the CPU of every rank, zero outside these responses"""
+    scores_BT, rows = None, list(range(len(rollout)))[:first]
+    for micro_batch in pack(rows, rollout.lengths, token_budget, world.size)[world.rank]:
         part_N = model.score(rollout.inputs(micro_batch.rows, world.device), **how).float().cpu()
         if scores_BT is None:
             scores_BT = torch.zeros(*part_N.shape[:-1], *rollout.mask_BT.shape)
