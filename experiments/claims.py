@@ -4,7 +4,7 @@
     python experiments/claims.py                              # all of them, 8 seeds, on the cores at hand
     python experiments/claims.py --claim C4 C5 --seeds 4      # the runs that these claims need
     python experiments/claims.py --table                      # verdicts from results.jsonl; nothing is run
-    python experiments/claims.py --claim C3 -- --model DIR --data FILE   # other models: flags of train.py
+    python experiments/claims.py --claim C3 --critics DIR -- --model DIR --data FILE   # other models and flags
 
 A finished run is one line of experiments/results.jsonl, found again by the digest of its flags and seed. Kill
 this program when you like: the next call resumes the runs that had begun, and starts none twice.
@@ -213,14 +213,16 @@ def table(rows: dict, claims: list[Claim]) -> str:
     return "\n".join(lines)
 
 
-def flags_of(name: str, more: list[str] = ()) -> str:
-    return " ".join(filter(None, (BASE, VARIANTS[name], shlex.join(more))))
+def flags_of(name: str, more: list[str] = (), critics: list[str] = ()) -> str:
+    """more: of all runs; critics: of those with mini-critics."""
+    mini = shlex.join(["--critics", *critics]) if critics and "--algo" not in VARIANTS[name] else ""
+    return " ".join(filter(None, (BASE, VARIANTS[name], mini, shlex.join(more))))
 
 
-def rows_by_variant(done: dict[str, dict], more: list[str] = ()) -> dict[str, dict[int, dict]]:
+def rows_by_variant(done: dict[str, dict], more: list[str] = (), critics: list[str] = ()) -> dict:
     """digest -> line of results, as variant -> seed -> line, without those that have other flags."""
     return {
-        name: {row["seed"]: row for row in done.values() if row["flags"] == flags_of(name, more)}
+        name: {row["seed"]: row for row in done.values() if row["flags"] == flags_of(name, more, critics)}
         for name in VARIANTS
     }
 
@@ -309,16 +311,17 @@ def main(argv: list[str] | None = None) -> int:
     add("--table", action="store_true", help="print the verdicts from the results, as markdown")
     add("--results", type=Path, default=RESULTS, help="one line for each finished run")
     add("--folder", type=lambda path: Path(path).resolve(), default=ROOT / "runs/claims", help="where the runs themselves lie")
+    add("--critics", nargs="+", default=[], help="mini-critics of another --model, for the runs that have some")
     add("flags", nargs="*", help="behind --: flags of train.py for all runs")
     args = parser.parse_args(argv)
 
     claims = [claim for claim in CLAIMS if not args.claim or claim.name in args.claim]
     names = dict.fromkeys(name for claim in claims for name in (claim.a, claim.b) if name)
     done = finished(args.results)
-    wanted = [(flags_of(name, args.flags), seed) for seed in range(args.seeds) for name in names]
+    wanted = [(flags_of(name, args.flags, args.critics), seed) for seed in range(args.seeds) for name in names]
     missing = [each for each in wanted if digest_of(*each) not in done]
     if args.table:
-        print(table(rows_by_variant(done, args.flags), claims))
+        print(table(rows_by_variant(done, args.flags, args.critics), claims))
     elif args.list:
         for claim in claims:
             versus = f"{claim.a} | {claim.b}" if claim.b else claim.a

@@ -53,6 +53,11 @@ def test_every_claim_names_variants_and_every_variant_is_of_use():
     assert {f"C{i}" for i in range(1, 16) if i != 13} <= {claim.name for claim in CLAIMS}
 
 
+def test_critics_of_another_model_are_given_to_the_runs_that_have_mini_critics():
+    has = [name for name in VARIANTS if "--critics small -- x" in flags_of(name, ["--", "x"], ["small"])]
+    assert {"asyppo", "crossfit"} <= {*has} and not {"ppo", "grpo", "ppo, λ 0.95, warm-up"} & {*has}
+
+
 def test_runs_are_made_once_and_leave_a_line_from_which_the_verdict_is_drawn(tmp_path):
     command = ["experiments/claims.py", "--claim", "C6", "--seeds", 1]
     command += ["--results", tmp_path / "results.jsonl"]
