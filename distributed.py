@@ -80,7 +80,7 @@ def start(device: str, timeout: float = 30.0, shard_size: int | None = None) -> 
     """Join the process group that torchrun describes, or make one of a single process.
 
     device: auto, cpu or cuda; timeout: minutes that a rank may keep the others waiting; shard_size: processes
-    that hold one copy of the weights together, by default a machine's.
+    that hold one copy of the weights together, by default a machine's (plan.py may make it all).
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -108,9 +108,13 @@ def start(device: str, timeout: float = 30.0, shard_size: int | None = None) -> 
     shard_size = shard_size or (local_sizes[0] if len({*local_sizes}) == 1 else size)
     refuse(size % shard_size,
            f"--shard-size {shard_size} does not divide the {size} processes; give a number that does.")
+    where = torch.device(device, local_rank if device == "cuda" else None)
+    return World(rank, size, where, mesh_of(device, size, shard_size))
+
+
+def mesh_of(device: str, size: int, shard_size: int) -> DeviceMesh:
     shape = (size // shard_size, shard_size) if shard_size < size else (size,)
-    mesh = init_device_mesh(device, shape, mesh_dim_names=("replicate", "shard")[-len(shape) :])
-    return World(rank, size, torch.device(device, local_rank if device == "cuda" else None), mesh)
+    return init_device_mesh(device, shape, mesh_dim_names=("replicate", "shard")[-len(shape) :])
 
 
 def stop() -> None:
@@ -206,7 +210,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--dtype", choices=("auto", "fp32", "bf16"), default="auto", help="compute type; auto: bf16 on GPU, else fp32")
     minutes = number(float, 0, above=True)
     add("--timeout", type=minutes, default=30.0, help="minutes that a rank may keep the others waiting")
-    add("--shard-size", type=number(int, 1), help="processes that hold one copy of the weights together; default: those of a machine")
+    add("--shard-size", type=number(int, 1), help="processes that hold one copy of the weights together; default: a machine's, if so few hold the models (see --plan), else all")
 
 
 def number(kind: type, least: float, most: float = 2**31, above: bool = False) -> Callable[[str], float]:

@@ -293,9 +293,8 @@ def run(args: argparse.Namespace, world: World) -> None:
     prompts = [prompt_tokens(p.problem, template, tokenizer) for problems in sets.values() for p in problems]
     check_config(args.model, "--model", prompts, args.max_new_tokens)
     folder = open_folder(args, "eval", MAY_CHANGE, world)
-    as_step = dict(offload="moments", prompts_per_step=len(prompts), group_size=args.k)
-    plan.settle(step := argparse.Namespace(**vars(args) | as_step), None, max(map(len, prompts)), world)
-    args.generate_batch = step.generate_batch
+    draw = plan.Draw(folder.generate_batch, args.k * len(prompts), args.k, max(map(len, prompts)))
+    args, world = plan.settle(args, None, draw, world)
     dtype = compute_dtype(args.dtype, world)
     actor = load_actor(args.model, world, dtype)
     sampling = sampling_of(args, stop_token_ids(actor, tokenizer, template))

@@ -37,10 +37,14 @@ PACKAGES = ("torch", "transformers", "math-verify", "numpy")
 
 @dataclass
 class Folder:
-    """A run's folder, and the digests of models and data with which a run that goes on in it began."""
+    """A run's folder, and the digests of models and data with which a run that goes on in it began.
+
+    generate_batch: the flag's; where it is auto, a resumed run's number: another would draw other responses.
+    """
 
     path: Path
     old_digests: dict[str, str] | None = None
+    generate_batch: int | str = "auto"
     config: IO | None = None  # rank 0's config.json, held open for its lock
 
     def begin(self, args: argparse.Namespace, digests: dict[str, str], world: World) -> None:
@@ -100,7 +104,7 @@ def open_folder(args: argparse.Namespace, name: str, free: set[str], world: Worl
     for those in `free` and those whose digests `begin` compares."""
     out = args.out or Path("runs") / f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     out = gather_list([out], world)[0]
-    config, digests = out / "config.json", None
+    config, batch, digests = out / "config.json", args.generate_batch, None
     with reading(f"--out {out} cannot be written; name another folder"):
         refuse(out.is_file(), f"--out {out} is a file; name a folder.")
         refuse(out == Path() and not args.resume, "--out is the working directory; name a folder of its own.")
@@ -116,8 +120,7 @@ def open_folder(args: argparse.Namespace, name: str, free: set[str], world: Worl
         with reading(f"--resume: {out} holds no run; start one without --resume", KeyError, TypeError):
             old = json.loads(config.read_text())
             before, digests = old["settings"], old["digests"]
-        if args.generate_batch == "auto":  # another number would draw other responses
-            args.generate_batch = before.get("generate_batch", "auto")
+        batch = before.get("generate_batch", batch) if batch == "auto" else batch
         by_digest = {flag.split()[0] for flag in digests}  # what these name may have moved
         for key, value in settings_of(args).items():
             flag = "--" + key.replace("_", "-")
@@ -127,7 +130,7 @@ def open_folder(args: argparse.Namespace, name: str, free: set[str], world: Worl
         refuse((out / "saved").exists() and not saved_steps(out / "checkpoint"),
                f"--resume: the run in {out} was saved, but its checkpoint is gone; put it back, or start a "
                "new run in another --out.")
-    return Folder(out, digests)
+    return Folder(out, digests, batch)
 
 
 def settings_of(args: argparse.Namespace) -> dict:

@@ -1,16 +1,18 @@
 """The bytes of every phase of a step on each GPU, before anything is loaded: from the models' configurations
-and the run's settings. From them follow --offload auto and --generate-batch auto.
+and the run's settings. From them follow --offload auto, --generate-batch auto and the default --shard-size.
 
 Activations are those of pre-normed attention and gated MLPs (Qwen, Llama, Mistral); others keep other ones,
 mixtures of experts above all. All this is held against what CPU runs allocate, not yet against a GPU.
 """
 
+from argparse import Namespace
 from collections import namedtuple
+from dataclasses import replace
 
 import torch
 from transformers import AutoModel, AutoModelForCausalLM
 
-from distributed import World, gather_list, refuse
+from distributed import World, gather_list, mesh_of, refuse
 from generation import RoomyLayer
 from head import HEAD_CHUNK
 from models import compute_dtype, load_config
@@ -25,6 +27,9 @@ PROMPT = 1024  # tokens of the longest prompt, as --plan, which reads no problem
 # 0). item: bytes of a number in the compute type. Bytes of a token: a block's input, what autograd keeps in a
 # block, what a pass without it holds there at most, keys and values of all blocks.
 Size = namedtuple("Size", "params block root head vocab layers item stream kept passing kv")
+
+# What is drawn in a step: --generate-batch or auto, responses, those to a prompt, the longest prompt's tokens
+Draw = namedtuple("Draw", "batch responses group prompt")
 
 
 def size_of(name: str, flag: str, item: int) -> Size:
@@ -49,21 +54,21 @@ def size_of(name: str, flag: str, item: int) -> Size:
     )
 
 
-def drawing(x: Size, batch: int, args, prompt: int) -> dict[str, float]:
-    """part -> bytes of so many responses under way at their full length; prompt: tokens of the longest."""
+def drawing(x: Size, draw: Draw, batch: int, args: Namespace) -> dict[str, float]:
+    """part -> bytes of so many responses under way at their full length."""
     return dict(  # a layer of the cache is there twice while it grows
-        KV=batch * (prompt + args.max_new_tokens + RoomyLayer.ROOM) * x.kv * (1 + 1 / x.layers),
-        activations=(1 + batch / args.group_size) * prompt * (3 * x.stream + x.passing),
+        KV=batch * (draw.prompt + args.max_new_tokens + RoomyLayer.ROOM) * x.kv * (1 + 1 / x.layers),
+        activations=(1 + batch / draw.group) * draw.prompt * (3 * x.stream + x.passing),
         head=batch * x.vocab * (x.item + 12),  # logits as computed, in fp32, by temperature, as shares
     )
 
 
-def phases(actor: Size, critics: list[Size] | None, args, shards: int, prompt: int) -> dict[str, dict]:
+def phases(actor: Size, critics: list[Size] | None, args, offload: str, shards: int) -> dict[str, dict]:
     """phase -> part -> bytes on one of `shards` GPUs, less those of `drawing`. critics None: an evaluation,
-    which has one phase."""
-    models, on_gpu = (actor, *(critics or ())), args.offload != "all"
+    which has one phase, and no moments."""
+    models, on_gpu = (actor, *(critics or ())), offload != "all"
     held = lambda of: sum(x.params for x in of) / shards * on_gpu
-    moments = lambda *updated: 8 * held(updated if args.offload == "moments" else models)
+    moments = lambda *updated: 8 * held(updated if offload == "moments" or critics is None else models)
     # one process in fp32 has nothing to gather (models.prepare)
     gathers, tokens = shards > 1 or actor.item < 4 or not on_gpu, getattr(args, "token_budget", 0)
 
@@ -97,47 +102,74 @@ def phases(actor: Size, critics: list[Size] | None, args, shards: int, prompt: i
     return {name: dict(weights=4 * held(models)) | part for name, part in parts.items()}
 
 
-def choose(args, critic_names: list[str] | None, item: int, shards: int, prompt: int, free: float) -> str:
-    """Settle --offload and --generate-batch where they are auto: the least with which all phases fit in what
-    can be used of `free` bytes, and as many responses under way as there is room for at full length, so that
-    none outgrows it. -> the plan as text; refused is what does not fit, unless --offload was given."""
-    actor, usable = size_of(args.model, "--model", item), USABLE * free
+def choose(args: Namespace, critic_names: list[str] | None, draw: Draw, item: int, processes: int,
+           shard_sizes: list[int], free: float) -> tuple[dict, str]:
+    """Settle --offload, --generate-batch and --shard-size: the least offload and the first of `shard_sizes`
+    with which all phases fit in what can be used of `free` bytes, and as many responses under way as there is
+    room for at full length, so that none outgrows it. -> these settings, the plan as text
+
+    critic_names None: an evaluation. Refused is what does not fit, unless --offload was given.
+    """
+    actor, usable, most = size_of(args.model, "--model", item), USABLE * free, -(-draw.responses // processes)
     critics = critic_names and [size_of(name, "--critics", item) for name in critic_names]
-    given, batch, peaks = args.offload != "auto", args.generate_batch, {}
-    most = -(-args.prompts_per_step * args.group_size // shards)
-    for args.offload in [args.offload] if given else OFFLOAD:
-        parts = phases(actor, critics, args, shards, prompt)
-        if batch == "auto":
-            none, one = (sum(drawing(actor, n, args, prompt).values()) for n in (0, 1))
-            room = (usable - sum(parts["generate"].values()) - none) / (one - none)
-            args.generate_batch = min(most, max(1, int(room)))
-        parts["generate"] |= drawing(actor, args.generate_batch, args, prompt)
+    given = getattr(args, "offload", "none")
+    auto, needed = given == "auto", []
+    tried = [(shards, offload) for shards in shard_sizes for offload in (OFFLOAD if auto else [given])]
+    # weights on the CPU are slower still than weights on another machine
+    for shards, offload in sorted(tried, key=lambda each: each[1] == "all"):
+        parts = phases(actor, critics, args, offload, shards)
+        none, one = (sum(drawing(actor, draw, n, args).values()) for n in (0, 1))
+        room = (usable - sum(parts["generate"].values()) - none) / (one - none)
+        batch = min(most, max(1, int(room))) if draw.batch == "auto" else draw.batch
+        parts["generate"] |= drawing(actor, draw, batch, args)
         totals = {name: sum(part.values()) for name, part in parts.items()}
-        peaks[args.offload] = max(totals.values())
-        fits = peaks[args.offload] <= usable
-        if fits and (args.offload != "none" or batch != "auto" or args.generate_batch >= min(FEW, most)):
+        over = f" --shard-size {shards}" * (len(shard_sizes) > 1)
+        needed.append(f"{gib(max(totals.values()))} with --offload {offload}{over}")
+        fits = max(totals.values()) <= usable
+        if fits and (offload != "none" or draw.batch != "auto" or batch >= min(FEW, most)):
             break
-    gib = lambda n: f"{n / 2**30:.1f}"
-    needed = ", ".join(f"{gib(peak)} with --offload {offload}" for offload, peak in peaks.items())
-    needed = f"{gib(usable)} GiB of a GPU can be used, {shards} share the models, and needed are {needed}"
-    refuse(not (fits or given), f"{needed}; use more GPUs, lower --token-budget, --max-new-tokens or "
-                                "--generate-batch, or name an --offload to try it nevertheless.")
-    chosen = f"--offload {args.offload} --generate-batch {args.generate_batch}"
-    lines = [f"Plan: {needed}. Taken: {chosen}{'' if fits else ', WHICH DOES NOT FIT'}."]
+    sharing = " or ".join(map(str, shard_sizes))
+    text = f"{gib(usable)} GiB of a GPU can be used, {sharing} share the models, and needed are "
+    text += ", ".join(needed)
+    refuse(auto and not fits, f"{text}; use more GPUs, lower --token-budget, --max-new-tokens or "
+                              "--generate-batch, or name an --offload to try it nevertheless.")
+    chosen = f"--offload {offload} --generate-batch {batch}{over}"
+    lines = [f"Plan: {text}. Taken: {chosen}{'' if fits else ', WHICH DOES NOT FIT'}."]
     for name, part in {"GiB": {}, **parts}.items():
         cells = [gib(part.get(x, 0)) for x in PARTS] + [gib(totals[name])] if part else [*PARTS, "total"]
         lines.append(f"{name:<12}" + "".join(f"{cell:>12}" for cell in cells))
-    return "\n".join(lines)
+    return dict(offload=offload, generate_batch=batch, shard_size=shards), "\n".join(lines)
 
 
-def settle(args, critic_names: list[str] | None, prompt: int, world: World) -> None:
-    """Set --offload and --generate-batch of this run where they are auto; on a GPU the plan is printed."""
-    if world.device.type == "cpu":
-        args.offload = "none" if args.offload == "auto" else args.offload
-        args.generate_batch = FEW if args.generate_batch == "auto" else args.generate_batch
-        return
-    item, shards = compute_dtype(args.dtype, world).itemsize, world.mesh.shape[-1]
-    free = min(gather_list([torch.cuda.mem_get_info()[0]], world))
-    text = choose(args, critic_names, item, shards, prompt, free)
-    if world.is_main:
-        print(text, flush=True)
+def preview(args: Namespace, critic_names: list[str]) -> str:
+    """--plan: the plan for --gpus of --gpu-memory, as text."""
+    n_responses, shards = args.prompts_per_step * args.group_size, [args.shard_size or args.gpus]
+    draw = Draw(args.generate_batch, n_responses, args.group_size, PROMPT)
+    item = 4 if args.dtype == "fp32" else 2
+    return choose(args, critic_names, draw, item, args.gpus, shards, args.gpu_memory * 2**30)[1]
+
+
+def gib(n: float) -> str:
+    return f"{n / 2**30:.1f}"
+
+
+def settle(args: Namespace, critic_names: list[str] | None, draw: Draw,
+           world: World) -> tuple[Namespace, World]:
+    """-> the settings with what `choose` chooses where they are auto, and the processes, as they share the
+    models; on a GPU the plan is printed."""
+    given = getattr(args, "offload", "none")
+    chosen = dict(offload="none" if given == "auto" else given)
+    chosen |= dict(generate_batch=FEW if draw.batch == "auto" else draw.batch)
+    if world.device.type != "cpu":
+        shard_sizes = [world.mesh.shape[-1]]
+        if args.shard_size is None and shard_sizes[0] < world.size:
+            shard_sizes.append(world.size)
+        free = min(gather_list([torch.cuda.mem_get_info()[0]], world))
+        item = compute_dtype(args.dtype, world).itemsize
+        chosen, text = choose(args, critic_names, draw, item, world.size, shard_sizes, free)
+        if (shards := chosen.pop("shard_size")) != shard_sizes[0]:
+            world = replace(world, mesh=mesh_of(world.device.type, world.size, shards))
+        if world.is_main:
+            print(text, flush=True)
+    # an evaluation has no --offload
+    return Namespace(**vars(args) | {key: x for key, x in chosen.items() if key in args}), world

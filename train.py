@@ -171,7 +171,7 @@ def train(args: argparse.Namespace, world: World) -> int:
     """-> exit code: 0, 1 after too many bad steps, 128 + signal if stopped by one."""
     began = time.time()
     run = set_up(args, world)
-    out = run.folder.path
+    args, world, out = run.args, run.world, run.folder.path
     done = load_checkpoint(out / "checkpoint", run.trained, world) if args.resume else 0
     log, bad_steps = Log(args, out, world, done), 0
     with run.verifier, StopRequest(world) as request:
@@ -300,7 +300,8 @@ def set_up(args: argparse.Namespace, world: World) -> Run:
            f"--resume: the run in {folder.path} has done more than {args.steps} steps already; "
            "raise --steps.")
 
-    plan.settle(args, names, max(map(len, prompts)), world)
+    draw = plan.Draw(folder.generate_batch, n_responses, args.group_size, max(map(len, prompts)))
+    args, world = plan.settle(args, names, draw, world)
     dtype = compute_dtype(args.dtype, world)
     how = dict(gradient_checkpointing=args.gradient_checkpointing, offload=args.offload)
     actor = load_actor(args.model, world, dtype, args.temperature, **how)
@@ -534,9 +535,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     try:
         if args.plan:
-            item, free = 4 if args.dtype == "fp32" else 2, args.gpu_memory * 2**30
-            shards = args.shard_size or args.gpus
-            print(plan.choose(args, critic_names(args), item, shards, plan.PROMPT, free))
+            print(plan.preview(args, critic_names(args)))
             return 0
         code = train(args, distributed.start(args.device, args.timeout, args.shard_size))
     except UserError as error:

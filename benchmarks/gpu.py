@@ -267,7 +267,8 @@ def random_run(algo: str, length: int, args: argparse.Namespace) -> train.Run:
     settings = train.parse_args([*flags, *args.flags])
     critic = args.actor if algo == "ppo" else args.critic
     names, dtype = [folders[critic]] * settings.n_critics, compute_dtype(settings.dtype, world)
-    plan.settle(settings, names, PROMPT, world)
+    draw = plan.Draw(settings.generate_batch, PROMPTS * args.group_size, args.group_size, PROMPT)
+    settings, world = plan.settle(settings, names, draw, world)
     how = ("random", world, dtype, settings.gradient_checkpointing, settings.offload)
     torch.manual_seed(0)
     lm = random_model(Qwen3ForCausalLM, args.actor, world.device)
@@ -331,8 +332,10 @@ def step(args: argparse.Namespace, record: Record) -> None:
     item = compute_dtype(run.args.dtype, run.world).itemsize
     actor = plan.size_of(run.args.model, "--model", item)
     critic = plan.size_of(f"{args.out}/{args.actor if algo == 'ppo' else args.critic}", "--critics", item)
-    planned = plan.phases(actor, [critic] * len(run.critics), run.args, 1, PROMPT)
-    planned["generate"] |= plan.drawing(actor, min(run.sampling.batch, len(lengths)), run.args, PROMPT)
+    planned = plan.phases(actor, [critic] * len(run.critics), run.args, run.args.offload, 1)
+    batch = min(run.sampling.batch, len(lengths))
+    draw = plan.Draw(batch, len(lengths), args.group_size, PROMPT)
+    planned["generate"] |= plan.drawing(actor, draw, batch, run.args)
     flop = 6 * used_parameters(args.actor) * sum(rows)
     flop += 6 * layers * heads * head_dim * sum(n**2 for n in rows)
     record({"row": args.rows[0], "responses": len(lengths), "tokens": sum(rows),

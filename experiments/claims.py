@@ -4,7 +4,7 @@
     python experiments/claims.py                              # all of them, 8 seeds, on the cores at hand
     python experiments/claims.py --claim C4 C5 --seeds 4      # the runs that these claims need
     python experiments/claims.py --table                      # verdicts from results.jsonl; nothing is run
-    python experiments/claims.py --claim C3 --critics DIR -- --model DIR --data FILE   # other models and flags
+    python experiments/claims.py --claim C3 --critics DIR -- --model DIR --data FILE   # other models
 
 A finished run is one line of experiments/results.jsonl, found again by the digest of its flags and seed. Kill
 this program when you like: the next call resumes the runs that had begun, and starts none twice.
@@ -315,10 +315,13 @@ def main(argv: list[str] | None = None) -> int:
     add("flags", nargs="*", help="behind --: flags of train.py for all runs")
     args = parser.parse_args(argv)
 
+    own_critics = {name for name in VARIANTS if args.critics and "--critics" in VARIANTS[name]}
     claims = [claim for claim in CLAIMS if not args.claim or claim.name in args.claim]
+    claims = [claim for claim in claims if not {claim.a, claim.b} & own_critics]  # they name the embedded ones
     names = dict.fromkeys(name for claim in claims for name in (claim.a, claim.b) if name)
     done = finished(args.results)
-    wanted = [(flags_of(name, args.flags, args.critics), seed) for seed in range(args.seeds) for name in names]
+    flags = {name: flags_of(name, args.flags, args.critics) for name in names}
+    wanted = [(flags[name], seed) for seed in range(args.seeds) for name in names]
     missing = [each for each in wanted if digest_of(*each) not in done]
     if args.table:
         print(table(rows_by_variant(done, args.flags, args.critics), claims))

@@ -50,7 +50,7 @@ LONG = {
 
 @pytest.fixture(scope="session", autouse=True)
 def begun(request, tmp_path_factory) -> dict:
-    """The LONG runs of the selected tests, begun with the session beside all others: test -> folder, future"""
+    """The LONG runs of the selected tests, begun with the session beside others: test -> folder, future"""
     selected = {item.name for item in request.session.items}
     pool, folders = ThreadPoolExecutor(1), {name: tmp_path_factory.mktemp("begun") for name in LONG}
     yield {

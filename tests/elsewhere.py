@@ -14,7 +14,7 @@ from folder import open_folder
 
 world = start("cpu")
 os.chdir(Path(sys.argv[2]) / (str(world.rank) if sys.argv[1] == "folder" else ""))
-args = argparse.Namespace(out=Path("run"), resume=None)
+args = argparse.Namespace(out=Path("run"), resume=None, generate_batch=16)
 try:
     open_folder(args, "train", set(), world).begin(args, {"--data": str(world.rank)}, world)
 except UserError as error:

@@ -1,6 +1,7 @@
 """The updates of two critics and an actor on a fixed rollout, for test_processes.py.
 
-python tests/fixed_updates.py --model DIR --out FILE --token-budget N --minibatch-size N --loss-norm HOW [--shard-size N]
+python tests/fixed_updates.py --model DIR --out FILE --token-budget N --minibatch-size N \
+    --loss-norm HOW [--shard-size N]
 """
 
 import argparse

@@ -202,7 +202,8 @@ def test_mistakes_under_torchrun_are_said_once(tmp_path):
 
 @pytest.mark.parametrize(
     "what, sentence",
-    [("folder", "--out run is not the same folder on every machine"), ("data", "--data names different things")]
+    [("folder", "--out run is not the same folder on every machine"),
+     ("data", "--data names different things")]
 )
 def test_machines_that_do_not_share_what_they_must_are_told(what, sentence, tmp_path):
     for rank in "01":
