@@ -50,9 +50,8 @@ def majority(answers: list[str | None], rewards: list[float]) -> float:
     for answer, reward in zip(answers, rewards):
         if answer:
             # a very long one would take canonical seconds
-            votes[
-                "right" if reward else (canonical(answer) if len(answer) <= MAX_LENGTH else answer) + " wrong"
-            ] += 1
+            text = canonical(answer) if len(answer) <= MAX_LENGTH else answer
+            votes["right" if reward else text + " wrong"] += 1
     winners = [answer for answer, n in votes.items() if n == max(votes.values())]
     return winners.count("right") / len(winners) if winners else 0.0
 
@@ -94,10 +93,8 @@ def summarise(records: list[dict]) -> dict:
     right_P = rewards_PK.sum(1).astype(int).tolist()
     ks = sorted({2**i for i in range(k.bit_length())} | {k})
     return {
-        "problems": len(groups),
-        "k": k,
-        "avg@k": mean(rewards_PK.flat),
-        "interval": interval(rewards_PK.mean(1)),
+        "problems": len(groups), "k": k,
+        "avg@k": mean(rewards_PK.flat), "interval": interval(rewards_PK.mean(1)),
         "pass@": {str(n): mean(pass_at_k(k, right, n) for right in right_P) for n in ks},
         "maj@k": mean(majority([r["answer"] for r in g], [r["reward"] for r in g]) for g in groups),
         "length": mean(r["length"] for r in records),
@@ -206,11 +203,9 @@ def portion_size(batch: int, world: World) -> int:
     return 4 * batch * world.size
 
 
-def evaluate(
-    actor: Actor, tokenizer, sets: dict[str, list[Problem]], template: str | None, sampling: Sampling,
-    extract: str, reward: Callable, k: int, seed: int, world: World, done: Sequence[dict] = (),
-    keep: Callable[[list[dict]], None] = lambda records: None,
-) -> list[dict]:
+def evaluate(actor: Actor, tokenizer, sets: dict[str, list[Problem]], template: str | None,
+             sampling: Sampling, extract: str, reward: Callable, k: int, seed: int, world: World,
+             done: Sequence[dict] = (), keep: Callable = lambda records: None) -> list[dict]:
     """k responses to every problem -> a record of each response, in the order of sets, problems and samples.
 
     The prompts of all sets are pooled and sorted by length, so that a small set wastes no batch. `keep` gets
@@ -235,8 +230,7 @@ def evaluate(
                  response=tokenizer.decode(response.tokens), answer=answer, reward=reward,
                  length=len(response.tokens), truncated=response.truncated)
             for (name, row, sample), problem, response, answer, reward
-            in zip(part, problems, responses, answers, rewards)
-        ]
+            in zip(part, problems, responses, answers, rewards)]
         keep(new)
         records |= zip(part, new)
     return [records[at] for at in order]
@@ -318,10 +312,8 @@ def run(args: argparse.Namespace, world: World) -> None:
                 print(f"{name}, row {row} ({problem.problem[:40]!r} …): the verifier cannot parse the gold "
                       f"answer {problem.answer!r}; only the same text counts as right.", flush=True)
         began = time.time()
-        records = evaluate(
-            actor, tokenizer, sets, template, sampling, args.extract, verifier.reward, args.k, args.seed,
-            world, done, keep,
-        )
+        records = evaluate(actor, tokenizer, sets, template, sampling, args.extract, verifier.reward, args.k,
+                           args.seed, world, done, keep)
         seconds = time.time() - began
         failures = sum(gather_list([verifier.failures], world))
     if world.is_main:

@@ -71,8 +71,7 @@ class Folder:
         if world.is_main and self.old_digests is None:
             config = {
                 "settings": settings_of(args) | {"out": str(self.path)},
-                "world_size": world.size,
-                "git_commit": git_commit(),
+                "world_size": world.size, "git_commit": git_commit(),
                 "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
                 "digests": digests,
             }
@@ -169,16 +168,14 @@ def replace_rows(path: Path, rows: Iterable[dict]) -> None:
     replace_text(path, jsonl(rows))
 
 
+def mend_log(path: Path, done: int) -> None:
+    """Cut off what a killed run logged after its checkpoint at step `done`; all, where there is none and the
+    run begins again with the evaluation before step 1."""
+    replace_rows(path, (row for row in whole_rows(path) if done and row["step"] <= done))
+
+
 def jsonl(rows: Iterable[dict]) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
-
-
-def finished_rows(path: Path, done: int) -> list[dict]:
-    """The log's rows up to step `done`: a killed run may have logged steps after its checkpoint.
-
-    No row if it has no checkpoint: it then begins again, with the evaluation before step 1.
-    """
-    return [row for row in whole_rows(path) if done and row["step"] <= done]
 
 
 class Log:
@@ -191,7 +188,7 @@ class Log:
         if not self.is_main:
             return
         for name in ("metrics.jsonl", "rollouts.jsonl"):
-            replace_rows(folder / name, finished_rows(folder / name, done))
+            mend_log(folder / name, done)
         for path in folder.glob("inside/step-*[0-9].npz"):
             if int(path.stem[5:]) > done:
                 path.unlink()
@@ -300,8 +297,7 @@ def rollout_samples(rollout: Rollout, tokenizer, step: int, n: int = 4) -> list[
             step=step, prompt=tokenizer.decode(tokens[:prompt_len]),
             response=tokenizer.decode(tokens[prompt_len : prompt_len + length]), answer=rollout.answers[row],
             gold=rollout.golds[row], reward=rollout.rewards_B[row].item(), length=length,
-            truncated=bool(rollout.truncated_B[row]),
-        ))
+            truncated=bool(rollout.truncated_B[row])))
     return samples
 
 
@@ -330,8 +326,6 @@ class Stopwatch:
     def metrics(self) -> dict[str, float]:
         ranks = gather_list([self.memory], self.world)
         memory = {name: max(rank[name] for rank in ranks) for name in self.memory}
-        return (
-            {f"time/{name}": seconds for name, seconds in self.seconds.items()}
-            | {"time/step": time.time() - self.began, "peak_memory_gb": max(memory.values())}
-            | {f"memory/{name}": gib for name, gib in memory.items()}
-        )
+        metrics = {f"time/{name}": seconds for name, seconds in self.seconds.items()}
+        metrics |= {"time/step": time.time() - self.began, "peak_memory_gb": max(memory.values())}
+        return metrics | {f"memory/{name}": gib for name, gib in memory.items()}

@@ -60,9 +60,8 @@ def sampling_of(args: argparse.Namespace, stop_ids: set[int]) -> Sampling:
 
 
 @torch.no_grad()
-def generate_responses(
-    actor: Actor, tokenizer, prompts: list[list[int]], sampling: Sampling, world: World, seed: int, label: str
-) -> list[Response]:
+def generate_responses(actor: Actor, tokenizer, prompts: list[list[int]], sampling: Sampling, world: World,
+                       seed: int, label: str) -> list[Response]:
     """One response a prompt, in order, the same list on every rank; each rank draws its part of them.
 
     Sampling is exactly softmax(logits / temperature): every other setting of `generate` is named here as off,
@@ -95,8 +94,7 @@ def generate_responses(
             try:
                 ids = actor.generate(
                     inputs=batch.ids, attention_mask=batch.mask, past_key_values=batch.cache,
-                    generation_config=settings, stopping_criteria=StoppingCriteriaList([stops]),
-                )
+                    generation_config=settings, stopping_criteria=StoppingCriteriaList([stops]))
             except torch.OutOfMemoryError:
                 if len(rows) == 1:
                     raise
@@ -125,9 +123,8 @@ def keeps_only_attention(actor: Actor) -> bool:
 
 
 @torch.no_grad()
-def check_generation(
-    actor: Actor, tokenizer, prompt: list[int], most: int, name: str, world: World, dtype: torch.dtype
-) -> None:
+def check_generation(actor: Actor, tokenizer, prompt: list[int], most: int, name: str, world: World,
+                     dtype: torch.dtype) -> None:
     """Refuse a model of which a few greedy tokens, `most` at most, are not those of plain `generate`, or not
     scored as they were drawn; say it of one that cannot be drawn as others are. All ranks see the same."""
     prompts, n = [prompt, *[prompt[len(prompt) // 2 :]] * 3], min(6, most)

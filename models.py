@@ -276,10 +276,8 @@ def compute_dtype(name: str, world: World) -> torch.dtype:
 
 
 # -- FSDP2 ---------------------------------------------------------------------------------------------------
-def prepare(
-    model, backbone: nn.Module, name: str, world: World, dtype: torch.dtype, gradient_checkpointing=False,
-    offload: str = "none",
-):
+def prepare(model, backbone: nn.Module, name: str, world: World, dtype: torch.dtype,
+            gradient_checkpointing: bool = False, offload: str = "none"):
     """Actor or critic, ready to be trained: divided over all ranks by FSDP2 (over those of a copy where
     world.mesh has copies), one unit a transformer block, one for the value head, which stays in fp32, one for
     the rest. All ranks get rank 0's weights; name is for complaints.

@@ -50,8 +50,7 @@ def size_of(name: str, flag: str, item: int) -> Size:
     params = count(model) + (0 if actor else h + 1)
     return Size(
         params, max(blocks), params - sum(blocks), config.vocab_size * h if actor else 0, config.vocab_size,
-        len(blocks), item, item * h, kept, item * (3 * inner + 4 * h), 2 * item * keys * len(blocks),
-    )
+        len(blocks), item, item * h, kept, item * (3 * inner + 4 * h), 2 * item * keys * len(blocks))
 
 
 def drawing(x: Size, draw: Draw, batch: int, args: Namespace) -> dict[str, float]:

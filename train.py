@@ -62,9 +62,8 @@ def train_step(run: Run, step: int) -> tuple[dict[str, float], Rollout, asyppo.P
         before_MBT = run.values(rollout, watch) if old_values else None
         returns_MBT = critic_targets(run, rewards_BT, before_MBT, mask_BT)
         with watch.phase("fit_critics"), offloaded([run.actor_optimizer], args.offload):
-            metrics |= fit_critics(
-                run.critics, run.critic_optimizers, rollout, returns_MBT, shards_MB, args, step, world
-            )
+            metrics |= fit_critics(run.critics, run.critic_optimizers, rollout, returns_MBT, shards_MB, args,
+                                   step, world)
 
         # 4. Ensemble: every critic's value of every state, their mean, generalised advantage estimation.
         values_MBT = run.values(rollout, watch) if args.critic_order == "first" else before_MBT
@@ -113,8 +112,7 @@ def sample_rollout(run: Run, step: int, watch: Stopwatch) -> Rollout:
     with watch.phase("generate"), offloaded([run.actor_optimizer, *run.critic_optimizers], args.offload):
         seed = stream_seed(args.seed, "rollout", step)
         responses = generate_responses(
-            run.actor, run.tokenizer, prompts, run.sampling, world, seed, label="generate"
-        )
+            run.actor, run.tokenizer, prompts, run.sampling, world, seed, "generate")
     with watch.phase("verify"):
         answers, rewards = verify(responses, golds, args.extract, run.reward, run.tokenizer, world)
     rollout = make_rollout(responses, golds, answers, rewards, args.group_size)
@@ -215,10 +213,8 @@ def train(args: argparse.Namespace, world: World) -> int:
 def held_out_accuracy(run: Run) -> float:
     """Share of right answers, one sampled response to each held-out problem."""
     with offloaded([run.actor_optimizer, *run.critic_optimizers], run.args.offload):
-        records = evaluate(
-            run.actor, run.tokenizer, {"held-out": run.held_out}, run.template, run.sampling,
-            run.args.extract, run.reward, k=1, seed=run.args.seed, world=run.world,
-        )
+        records = evaluate(run.actor, run.tokenizer, {"held-out": run.held_out}, run.template, run.sampling,
+                           run.args.extract, run.reward, k=1, seed=run.args.seed, world=run.world)
     return summarise(records)["avg@k"]
 
 
@@ -323,8 +319,7 @@ def set_up(args: argparse.Namespace, world: World) -> Run:
         args=args, world=world, folder=folder, tokenizer=tokenizer, template=template, problems=problems,
         held_out=held_out, sampling=sampling, verifier=verifier, reward=verifier.reward,
         actor=actor, actor_optimizer=adamw(actor, args.lr),
-        critics=critics, critic_optimizers=[adamw(critic, args.critic_lr) for critic in critics],
-    )
+        critics=critics, critic_optimizers=[adamw(critic, args.critic_lr) for critic in critics])
 
 
 # the paper's pairs: the Qwen3 actor's (hidden size, layers) -> its mini-critics
@@ -365,9 +360,8 @@ NO_CRITICS = NO_MASKS | dict(n_critics=0, whiten=False, entropy_coef=0.0)
 ALGORITHMS = {
     "asyppo": Algorithm({}),
     "ppo": Algorithm(NO_MASKS | dict(n_critics=1), critic_like_actor=True),
-    "grpo": Algorithm(
-        NO_CRITICS, advantages=lambda rewards_B, group_B, args: asyppo.group_advantages(
-            rewards_B, group_B, args.group_std)),
+    "grpo": Algorithm(NO_CRITICS, advantages=lambda rewards_B, group_B, args: asyppo.group_advantages(
+        rewards_B, group_B, args.group_std)),
 }
 
 # without a --model: minutes on a CPU
@@ -522,12 +516,9 @@ def derive(flags: argparse.Namespace) -> argparse.Namespace:
     refuse(flags.out and flags.out != out,
            f"--resume {out} and --out {flags.out} name two folders; give one.")
     refuse(flags.resume and not out, "--resume needs the folder of the run: --resume DIR or --out DIR.")
-    derived = dict(
-        mask_by=by["mask"], filter_by=by["filter"],
-        mask_fraction=fractions["mask"], filter_fraction=fractions["filter"],
-        minibatch_size=minibatch_size, n_problems=flags.n_problems or None, out=out,
-    )
-    return argparse.Namespace(**vars(flags) | derived)
+    derived = dict(mask_by=by["mask"], mask_fraction=fractions["mask"], minibatch_size=minibatch_size)
+    derived |= dict(filter_by=by["filter"], filter_fraction=fractions["filter"])
+    return argparse.Namespace(**vars(flags) | derived | dict(n_problems=flags.n_problems or None, out=out))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -21,11 +21,10 @@ from distributed import World, generator, progress, refuse, sum_over_ranks
 from rollout import Rollout
 
 
-def update_model(
-    model: nn.Module, optimizer: torch.optim.Optimizer, loss: Callable, rollout: Rollout, rows: list[int],
-    data: NamedTuple, args, world: World, *, epochs: int, n_minibatches: int, loss_norm: str, stream: tuple,
-    counts_BT: torch.Tensor | None = None,
-) -> list[dict[str, float]]:
+def update_model(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Callable, rollout: Rollout,
+                 rows: list[int], data: NamedTuple, args, world: World, *, epochs: int, n_minibatches: int,
+                 loss_norm: str, stream: tuple,
+                 counts_BT: torch.Tensor | None = None) -> list[dict[str, float]]:
     """Minimise the weighted mean of a per-token loss over these responses. -> what to log of each update
 
     loss(inputs, weights_N, data_N) -> the sum of a micro-batch's weighted losses, and sums to log: Actor.loss

@@ -317,7 +317,8 @@ def main(argv: list[str] | None = None) -> int:
 
     own_critics = {name for name in VARIANTS if args.critics and "--critics" in VARIANTS[name]}
     claims = [claim for claim in CLAIMS if not args.claim or claim.name in args.claim]
-    claims = [claim for claim in claims if not {claim.a, claim.b} & own_critics]  # they name the embedded ones
+    # these name the embedded critics
+    claims = [claim for claim in claims if not {claim.a, claim.b} & own_critics]
     names = dict.fromkeys(name for claim in claims for name in (claim.a, claim.b) if name)
     done = finished(args.results)
     flags = {name: flags_of(name, args.flags, args.critics) for name in names}

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from distributed import saved_steps
-from folder import finished_rows, replace_rows
+from folder import mend_log
 from tests.runs import FEW, ROOT, launch, launcher, rows, run, weights
 
 
@@ -144,7 +144,7 @@ def test_a_log_whose_last_line_was_cut_by_a_kill_is_mended_on_resume(tmp_path):
     one, two, three = (f'{{"step": {n}}}\n' for n in (1, 2, 3))
     for done, lines in ((2, one + two), (9, one + two + three), (0, "")):
         log.write_text(one + two + three + '{"ste')
-        replace_rows(log, finished_rows(log, done))
+        mend_log(log, done)
         assert log.read_text() == lines
 
 
