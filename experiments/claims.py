@@ -31,6 +31,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -84,6 +85,9 @@ VARIANTS = {
     "gate": "--gate",
     "adaptive k": "--mask-fraction adaptive",
 }
+# whose critics are held against Monte-Carlo values (experiments/values.py) when they are done
+MEASURED = ("group shards", "naive ensemble", "one mini-critic")
+STATES = "--problems 48 --continuations 32"
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,9 @@ CLAIMS = [
     Claim("C11", "larger critics are better", "larger critics", "asyppo"),
     Claim("C12", "σ and the size of a token's gradient correlate", "asyppo", None, "sigma_gradient", 0.1),
     Claim("C14", "two critics together explain more than each alone", "asyppo", None, "ensemble_gain", 0.01),
+    Claim("C14", "sharded critics together are nearer to Monte-Carlo values than one", "group shards",
+          "one mini-critic", "truth", 0.05),
+    Claim("C14", "and nearer than a naive ensemble", "group shards", "naive ensemble", "truth", 0.05),
     Claim("C15", "AsyPPO is better than PPO with λ 0.95 and a warm-up", "asyppo", "ppo, λ 0.95, warm-up"),
 ] + [
     Claim("ours", f"{a} is better than plain AsyPPO", a, "asyppo") for a in (
@@ -162,6 +169,8 @@ SCORES = {
     "sigma_gradient": lambda row: mean_of(row, "value_std_gradient_corr"),
     "ensemble_gain": lambda row: mean_of(row, "ensemble/explained_variance") - statistics.fmean(
         mean_of(row, f"critic{m}/explained_variance") for m in (0, 1)),
+    # the share of the Monte-Carlo values' variance that the critics' mean explains
+    "truth": lambda row: 1 - row["values"]["their mean"][0] / row["values"]["a constant"][0],
 }
 # 97.5 % points of Student's t by degrees of freedom; beyond, the last is a little too large
 T = (math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160)
@@ -244,42 +253,69 @@ def finished(results: Path) -> dict[str, dict]:
     return {row["digest"]: row for row in map(json.loads, lines)}
 
 
+def tenths(run: Path) -> dict[str, list[float]]:
+    """How one thing goes with another: the run's saved tokens in tenths by x, the mean of y in each over y's
+    mean, averaged over the saved steps; σ, entropy, and |Ā| · ‖∂ log π/∂z‖, the size of the gradient."""
+    found: dict[str, list[np.ndarray]] = {}
+    for path in sorted(run.glob("inside/step-*.npz")):
+        with np.load(path) as saved:
+            if len(saved.get("values_MBT", ())) < 2:
+                return {}
+            inside_BT = saved["mask_BT"]
+            every = dict(sigma=saved["values_MBT"].std(0), entropy=saved["old_entropy_BT"],
+                         gradient=abs(saved["advantage"]) * saved["old_slope_BT"])
+        every = {name: x_BT[inside_BT].astype(float) for name, x_BT in every.items()}
+        for x, y in (("sigma", "entropy"), ("sigma", "gradient"), ("entropy", "sigma")):
+            parts = np.array_split(every[y][every[x].argsort(kind="stable")], 10)
+            means = np.array([part.mean() for part in parts])
+            if means.any():
+                found.setdefault(f"{y} by {x}", []).append(means / every[y].mean())
+    return {name: [float(f"{x:.3g}") for x in np.mean(each, axis=0)] for name, each in found.items()}
+
+
 def line_of(folder: Path, flags: str, seed: int) -> dict:
     """What is kept of a finished run: its settings, and curves as [step, value] to four digits."""
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     config = json.loads((folder / "config.json").read_text())
     curves = {key: [[m["step"], float(f"{m[key]:.4g}")] for m in metrics if key in m] for key in KEPT}
     curves["accuracy"] = [[m["step"], m[k]] for m in metrics for k in m if k.startswith("eval/")]
-    return {
+    values = folder / "values.json"
+    measured = {"values": json.loads(values.read_text())} if values.exists() else {}
+    return measured | {
         "digest": digest_of(flags, seed), "flags": flags, "seed": seed, "commit": config["git_commit"],
         "seconds": round(sum(m.get("time/step", 0) for m in metrics), 1),
         "peak_memory_gb": round(max(m.get("peak_memory_gb", 0) for m in metrics), 3),
-        "curves": {key: curve for key, curve in curves.items() if curve},
+        "curves": {key: curve for key, curve in curves.items() if curve}, "tenths": tenths(folder),
     }
 
 
-def run(flags: str, seed: int, folder: Path) -> dict:
+def run(flags: str, seed: int, folder: Path, measured: bool) -> dict:
     """A whole run of train.py in `folder`, or what was left of it; errors: the run's own, with its log."""
-    folder.mkdir(parents=True, exist_ok=True)
-    config = folder / "run/config.json"
+    out, log = folder / "run", folder / "log.txt"
+    config = out / "config.json"
     again = ["--resume"] if config.exists() and config.stat().st_size else []
-    command = [sys.executable, "train.py", "--out", folder / "run", "--seed", str(seed), *again]
-    command += shlex.split(flags)
-    with (folder / "log.txt").open("a") as log:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        code = subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, env=environment).returncode
-    if code:
-        log = folder / "log.txt"
-        raise RuntimeError(f"train.py {flags} --seed {seed} ended with {code}; it says why in {log}")
-    return line_of(folder / "run", flags, seed)
+    commands = [["train.py", "--out", out, "--seed", str(seed), *again, *shlex.split(flags)]]
+    if measured:
+        commands += [["experiments/values.py", out, *STATES.split(), "--json", out / "values.json"]]
+    folder.mkdir(parents=True, exist_ok=True)
+    for command in commands:
+        with log.open("a") as file:
+            how = dict(cwd=ROOT, stdout=file, stderr=file, env={**os.environ, "OMP_NUM_THREADS": "1"})
+            code = subprocess.run([sys.executable, *command], **how).returncode
+        if code:
+            what = f"{command[0]} of {flags} --seed {seed}"
+            raise RuntimeError(f"{what} ended with {code}; it says why in {log}")
+    return line_of(out, flags, seed)
 
 
-def run_all(missing: list[tuple[str, int]], folder: Path, results: Path, jobs: int) -> int:
-    """Run what is missing, `jobs` at a time, a line of results each. -> how many failed"""
+def run_all(missing: list[tuple[str, int]], folder: Path, results: Path, jobs: int,
+            measured: set[str]) -> int:
+    """Run what is missing, `jobs` at a time, a line of results each; measured: flags of those to be held
+    against Monte-Carlo values. -> how many failed"""
     lock, failed = threading.Lock(), 0
 
     def one(flags: str, seed: int) -> None:
-        row = run(flags, seed, folder / digest_of(flags, seed))
+        row = run(flags, seed, folder / digest_of(flags, seed), flags in measured)
         with lock, results.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
@@ -335,7 +371,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{len(names)} variants × {args.seeds} seeds: {len(wanted) - len(missing)} runs done, "
               f"{len(missing)} to do, about {hours:.1f} hours with --jobs {args.jobs}")
     else:
-        failed = run_all(missing, args.folder, args.results, args.jobs)
+        measured = {flags[name] for name in MEASURED if name in flags}
+        failed = run_all(missing, args.folder, args.results, args.jobs, measured)
         print(f"{len(missing) - failed} runs finished, {failed} failed; {args.results}. "
               "Next: python experiments/claims.py --table")
         return min(failed, 1)

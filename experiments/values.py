@@ -1,7 +1,8 @@
 """Values against the truth: what a run's critics say of states, beside what its policy earns from there.
 
+    python experiments/values.py runs/NAME                      # a table
     pip install -r experiments/requirements.txt
-    python experiments/values.py runs/NAME --out values.png     # a table, and a picture with calibration
+    python experiments/values.py runs/NAME --out values.png     # and a picture with calibration
 
 The truth of a state is its Monte-Carlo value: the mean reward of K continuations by the same policy (its
 standard error is at most 0.5/√K; its mean square is taken off the errors printed). States are the beginnings
@@ -14,17 +15,14 @@ import json
 import sys
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 import distributed
 from critics import ensemble_values
-from distributed import number, reading
+from distributed import number, reading, replace_text
 from generation import generate_responses, sampling_of, stop_token_ids
 from models import load_actor, load_critic, load_tokenizer
 from rollout import Response, load_problems, make_rollout, prompt_tokens, read_template, verify
@@ -77,23 +75,36 @@ def within(x_S: np.ndarray, response_S: np.ndarray) -> np.ndarray:
     return np.diff(x_S)[response_S[1:] == response_S[:-1]]
 
 
-def table(truth_S: np.ndarray, values_MS: np.ndarray, response_S: np.ndarray, n: int) -> str:
-    """Rows: a constant, every critic, their mean. Errors have the Monte-Carlo noise taken off."""
+def errors(truth_S: np.ndarray, values_MS: np.ndarray, response_S: np.ndarray, n: int) -> dict[str, list]:
+    """A constant, every critic, their mean -> mean squared error less the noise of n continuations,
+    correlation with the truth, and that of changes within a response (None: one of the two does not change)."""
     noise = (truth_S * (1 - truth_S) / (n - 1)).mean()
     rows = {"a constant": np.full_like(truth_S, truth_S.mean())}
     rows |= {f"critic {m}": values_S for m, values_S in enumerate(values_MS)}
     rows["their mean"] = values_MS.mean(0)
-    lines = [f"{'':<12}{'mean squared error':>20}{'correlation':>14}{'of changes within':>20}"]
+    found = {}
     for name, values_S in rows.items():
-        cells = [f"{((values_S - truth_S) ** 2).mean() - noise:.4f}"]
+        found[name] = [float(((values_S - truth_S) ** 2).mean() - noise)]
         for x, y in ((values_S, truth_S), (within(values_S, response_S), within(truth_S, response_S))):
-            cells.append(f"{np.corrcoef(x, y)[0, 1]:.2f}" if x.std() and y.std() else "–")
-        lines.append(f"{name:<12}{cells[0]:>20}{cells[1]:>14}{cells[2]:>20}")
+            found[name].append(float(np.corrcoef(x, y)[0, 1]) if x.std() and y.std() else None)
+    return found
+
+
+def table(found: dict[str, list]) -> str:
+    lines = [f"{'':<12}{'mean squared error':>20}{'correlation':>14}{'of changes within':>20}"]
+    for name, (error, *correlations) in found.items():
+        cells = ["–" if x is None else f"{x:.2f}" for x in correlations]
+        lines.append(f"{name:<12}{error:>20.4f}{cells[0]:>14}{cells[1]:>20}")
     return "\n".join(lines)
 
 
 def draw(truth_S: np.ndarray, values_MS: np.ndarray, response_S: np.ndarray, out: Path) -> None:
     """Calibration in ten equal parts by value, and the response with the most states."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
     plt.style.use(Path(__file__).with_name("style.mplstyle"))
     figure, (calibration, example) = plt.subplots(1, 2, figsize=(10, 4))
     mean_S = values_MS.mean(0)
@@ -125,12 +136,16 @@ def main() -> None:
     add("--every", type=number(int, 1), help="look at every n-th state; default: at the beginnings of lines")
     add("--seed", type=int, default=0, help="of problems, responses and continuations")
     add("--out", type=Path, help="image to write")
+    add("--json", type=Path, help="write the table's numbers here too")
     args = parser.parse_args()
     try:
         world = distributed.start("auto")
         truth_S, values_MS, response_S = measure(args.run, args, world)
         print(f"{len(truth_S)} states of {args.problems} responses, {args.continuations} continuations each")
-        print(table(truth_S, values_MS, response_S, args.continuations))
+        found = errors(truth_S, values_MS, response_S, args.continuations)
+        print(table(found))
+        if args.json:
+            replace_text(args.json, json.dumps(found) + "\n")
         if args.out:
             draw(truth_S, values_MS, response_S, args.out)
     except distributed.UserError as error:

@@ -2,9 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 
-from experiments.claims import CLAIMS, VARIANTS, Claim, area, differences, flags_of, interval, table, verdict
+from experiments.claims import (
+    CLAIMS, VARIANTS, Claim, area, differences, flags_of, interval, table, tenths, verdict)
+from experiments.values import errors
 from tests.runs import FEW, run
 
 
@@ -74,6 +77,37 @@ def test_runs_are_made_once_and_leave_a_line_from_which_the_verdict_is_drawn(tmp
     # one that fails is said, with where its words are, and costs the others nothing
     failed = run(*command, "--folder", tmp_path / "bad", "--", *few, "--n-problems", 10**9, code=1)
     assert "0 runs finished, 1 failed" in failed.stdout and "log.txt" in failed.stderr + failed.stdout
+
+
+def test_what_goes_with_sigma_is_seen_in_tenths_of_the_response_tokens(tmp_path):
+    (tmp_path / "inside").mkdir()
+    sigma_BT = np.arange(20.0).reshape(2, 10)  # of two critics: half their distance
+    saved = dict(values_MBT=np.stack([-sigma_BT, sigma_BT]), old_entropy_BT=19 - sigma_BT,
+                 old_slope_BT=np.ones((2, 10)), advantage=np.where(sigma_BT < 10, -1.0, 3.0))
+    # three more columns of padding, whose numbers must not be looked at
+    padded = {key: np.concatenate([x, np.full((*x.shape[:-1], 3), 99.0)], -1) for key, x in saved.items()}
+    mask_BT = np.arange(13)[None].repeat(2, 0) < 10
+    np.savez(tmp_path / "inside/step-3.npz", mask_BT=mask_BT, **padded)
+    found = tenths(tmp_path)
+    pairs = [(18.5 - 2 * i) / 9.5 for i in range(10)]
+    assert found["entropy by sigma"] == pytest.approx(pairs, abs=6e-3)
+    assert found["sigma by entropy"] == pytest.approx(pairs, abs=6e-3)
+    assert found["gradient by sigma"] == pytest.approx([0.5] * 5 + [1.5] * 5)
+
+
+def test_values_are_held_against_the_truth_without_its_noise():
+    # four states of two responses; continuations right in 0, 2, 1 and 2 of 2
+    truth_S, response_S = np.array([0.0, 1.0, 0.5, 1.0]), np.array([0, 0, 1, 1])
+    values_MS = np.array([[0.2, 0.8, 0.5, 0.5], [0.0, 1.0, 0.3, 0.7]])
+    found = errors(truth_S, values_MS, response_S, 2)
+    noise = (0 + 0 + 0.25 + 0) / 4  # p (1 − p) / (n − 1), averaged
+    assert found["critic 0"][0] == pytest.approx((0.04 + 0.04 + 0 + 0.25) / 4 - noise)
+    assert found["their mean"][0] == pytest.approx((0.01 + 0.01 + 0.01 + 0.16) / 4 - noise)
+    assert found["a constant"] == [pytest.approx(0.171875 - noise), None, None]
+    # changes within the responses: 1 and 0.5 in truth, 0.6 and 0 as critic 0 has it
+    assert found["critic 0"][2] == pytest.approx(1.0)
+    # distances from the means: (−0.625, 0.375, −0.125, 0.375) and (−0.5, 0.5, −0.2, 0.2)
+    assert found["critic 1"][1] == pytest.approx(0.6 / (0.6875 * 0.58) ** 0.5)
 
 
 def test_figures_are_drawn_from_the_results_alone(tmp_path):
