@@ -1,7 +1,8 @@
-"""Draw what experiments/results.jsonl holds: learning curves, and every claim's difference with its interval.
+"""Draw what experiments/results.jsonl holds: learning curves, every claim's difference with its interval, and
+what the critics and their disagreement are like.
 
     pip install -r experiments/requirements.txt
-    python experiments/figures.py            # experiments/claims.png; nothing is run
+    python experiments/figures.py            # experiments/claims.png and critics.png; nothing is run
 
 Readable in black and white: methods differ in their lines, verdicts in their marks. Bands and bars are 95 %
 intervals over seeds.
@@ -18,7 +19,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.claims import CLAIMS, RESULTS, differences, finished, interval, rows_by_variant, verdict
+from experiments.claims import (
+    CLAIMS, MEASURED, RESULTS, differences, finished, interval, rows_by_variant, verdict)
 
 HERE = Path(__file__).resolve().parent
 CURVES = (
@@ -28,8 +30,11 @@ CURVES = (
 MARKS = {"holds": "o", "contradicted": "X", "undecided": "d"}
 
 
-def learning(ax, rows: dict, key: str) -> None:
-    for name, line in CURVES:
+FILTERS = (("β up, no filter", "-"), ("β up, filter σ 20 %", "--"), ("β up, filter entropy 20 %", ":"))
+
+
+def learning(ax, rows: dict, key: str, curves: tuple = CURVES) -> None:
+    for name, line in curves:
         each = [dict(row["curves"][key]) for row in rows.get(name, {}).values() if key in row["curves"]]
         steps = sorted(set.intersection(*map(set, each))) if each else []
         if steps:
@@ -37,7 +42,8 @@ def learning(ax, rows: dict, key: str) -> None:
             ax.plot(steps, ends[:, 0], linestyle=line, label=f"{name} ({len(each)})")
             if len(each) > 1:
                 ax.fill_between(steps, ends[:, 1], ends[:, 2], alpha=0.12, linewidth=0)
-    ax.legend()
+    if ax.lines:
+        ax.legend()
 
 
 def bars(ax, rows: dict) -> None:
@@ -59,11 +65,44 @@ def bars(ax, rows: dict) -> None:
     ax.legend()
 
 
+def by_tenths(ax, rows: dict, pairs: tuple[tuple[str, str], ...]) -> None:
+    """Of plain AsyPPO's runs: the mean of one thing in each tenth of the tokens by another."""
+    for pair, line in pairs:
+        each = [row["tenths"][pair] for row in rows["asyppo"].values() if pair in row.get("tenths", {})]
+        if each:
+            ends = np.array([interval(list(tenth)) for tenth in zip(*each)])
+            ax.plot(range(1, 11), ends[:, 0], linestyle=line, marker=".", label=pair.split()[0])
+            if len(each) > 1:
+                ax.fill_between(range(1, 11), ends[:, 1], ends[:, 2], alpha=0.12, linewidth=0)
+    ax.axhline(1, color="#8a8f98", linewidth=0.8)
+    ax.set(ylim=(0, None), ylabel="mean, the average token is 1", xticks=range(1, 11))
+    ax.legend()
+
+
+def truth(ax, rows: dict) -> None:
+    """Of the critics' mean, for each way to make an ensemble: what it explains of Monte-Carlo values, and how
+    its changes within a response go with theirs; a mark a seed, and their mean."""
+    names = [name for name in MEASURED if any("values" in row for row in rows.get(name, {}).values())]
+    for name, x in zip(names, range(len(names))):
+        measured = [row["values"] for row in rows[name].values() if "values" in row]
+        explained = [1 - each["their mean"][0] / each["a constant"][0] for each in measured]
+        within = [each["their mean"][2] for each in measured]
+        for shift, mark, each in ((-0.12, "o", explained), (0.12, "^", within)):
+            ax.plot([x + shift] * len(each), each, mark, color="#1f2937", fillstyle="none")
+            ax.plot(x + shift, np.mean(each), "_", color="#1f2937", markersize=18)
+    ax.plot([], [], "o", color="#1f2937", fillstyle="none", label="share of their variance explained")
+    ax.plot([], [], "^", color="#1f2937", fillstyle="none", label="correlation of changes within")
+    ax.axhline(0, color="#8a8f98", linewidth=0.8)
+    ax.set_xticks(range(len(names)), [f"{name} ({len(rows[name])})" for name in names])
+    ax.set_xlim(-0.5, max(1, len(names)) - 0.5)
+    ax.legend()
+
+
 def main(argv: list[str] | None = None) -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--out", type=Path, default=HERE / "claims.png")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder for the two images")
     args = parser.parse_args(argv)
     rows = rows_by_variant(finished(args.results))
     plt.style.use(HERE / "style.mplstyle")
@@ -74,7 +113,17 @@ def main(argv: list[str] | None = None) -> None:
     learning(accuracy, rows, "accuracy")
     learning(entropy, rows, "entropy")
     bars(effects, rows)
-    figure.savefig(args.out)
+    figure.savefig(args.out / "claims.png")
+    figure, (by_sigma, by_entropy, values, filters) = plt.subplots(1, 4, figsize=(17, 4.2))
+    by_sigma.set(title="What goes with σ", xlabel="tokens by σ, tenths")
+    by_entropy.set(title="σ by entropy", xlabel="tokens by entropy, tenths")
+    values.set(title="Values against Monte-Carlo values")
+    by_tenths(by_sigma, rows, (("entropy by sigma", "-"), ("gradient by sigma", "--")))
+    by_tenths(by_entropy, rows, (("sigma by entropy", "-"),))
+    truth(values, rows)
+    filters.set(title="Entropy, β = 0.03", xlabel="step", ylabel="nats a token")
+    learning(filters, rows, "entropy", FILTERS)
+    figure.savefig(args.out / "critics.png")
 
 
 if __name__ == "__main__":

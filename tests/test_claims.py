@@ -115,10 +115,14 @@ def test_figures_are_drawn_from_the_results_alone(tmp_path):
     from experiments import figures
 
     lines = [made_up(0.3 + 0.1 * seed, seed, entropy=[[1, 0.1], [2, 0.2]]) for seed in (0, 1)]
+    lines = [line | {"tenths": {"entropy by sigma": [1.0] * 10},
+                     "values": {"a constant": [0.1, None, None], "their mean": [0.05, 0.7, 0.4]}}
+             for line in lines]
     kept = [
         line | {"flags": flags_of(name), "digest": f"{name} {line['seed']}"}
-        for line in lines for name in ("asyppo", "min")
+        for line in lines for name in ("asyppo", "min", "group shards")
     ]
     (tmp_path / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
-    figures.main(["--results", str(tmp_path / "results.jsonl"), "--out", str(tmp_path / "claims.png")])
-    assert (tmp_path / "claims.png").stat().st_size > 10_000
+    figures.main(["--results", str(tmp_path / "results.jsonl"), "--out", str(tmp_path)])
+    for image in ("claims.png", "critics.png"):
+        assert (tmp_path / image).stat().st_size > 10_000
