@@ -285,6 +285,19 @@ def gather_list(own: list, world: World) -> list:
     return [item for part in parts for item in part]
 
 
+@contextmanager
+def together(world: World) -> Iterator[None]:
+    """A user's mistake that one rank finds in here is raised on all of them, or the others would fail with a
+    trace as soon as it is gone. No communication in here."""
+    found = None
+    try:
+        yield
+    except UserError as error:
+        found = error
+    for error in filter(None, gather_list([found], world)):
+        raise error
+
+
 def sum_over_ranks(x: torch.Tensor) -> torch.Tensor:
     """Sum of a CPU tensor over all ranks, in place."""
     dist.all_reduce(x)

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from asyppo import disagreement
-from distributed import UserError, World, gather_list, reading, refuse, replace_text, saved_steps, writing
+from distributed import World, gather_list, reading, refuse, replace_text, saved_steps, together, writing
 from rollout import Problem, Rollout
 
 HERE = Path(__file__).resolve().parent
@@ -59,13 +59,9 @@ class Folder:
                    "back, or start a new run in another --out.")
         refuse([*digests] != [*(self.old_digests or digests)],
                "--resume: name the same things in the same order as when the run began.")
-        try:
+        with together(world):
             path = world.is_main and self.claim(bool(args.out))
-        except UserError as error:  # all ranks hear of it, or the others would fail with a trace
-            path = error
         path = gather_list([path], world)[0]
-        if isinstance(path, UserError):
-            raise path
         refuse(path is None, TAKEN.format(self.path))
         self.path = path
         if world.is_main and self.old_digests is None:

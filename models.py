@@ -26,7 +26,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokeni
 from transformers.utils import logging
 
 import head
-from distributed import UserError, World, gather_list, reading, refuse
+from distributed import UserError, World, gather_list, reading, refuse, together
 
 logging.disable_progress_bar()  # one bar for each file of weights would bury the run's own lines
 
@@ -125,7 +125,8 @@ def load_actor(name: str, world: World, dtype: torch.dtype, temperature: float =
     """Pretrained policy, checked and divided over all ranks. Master weights are fp32, compute is in dtype;
     how: see `prepare`."""
     lm = load_pretrained(AutoModelForCausalLM, name, "--model", world)
-    own = (lm.generation_config, *read_head(lm, name)) if world.is_main else None
+    with together(world):
+        own = (lm.generation_config, *read_head(lm, name)) if world.is_main else None
     lm.generation_config, *shape = gather_list([own], world)[0]
     actor = prepare(Actor(lm, temperature, *shape), decoder(lm), name, world, dtype, **how)
     return check_states(actor, name, world, dtype)
@@ -196,8 +197,9 @@ def load_pretrained(auto_class, name: str, flag: str, world: World) -> nn.Module
         if ("dropout" in key or "pdrop" in key) and isinstance(value, float):
             setattr(config, key, 0.0)
     digest = hashlib.sha256()
+    with together(world):
+        model = read_weights(auto_class, name, flag, config) if world.is_main else None
     if world.is_main:
-        model = read_weights(auto_class, name, flag, config)
         for tensor_name, x in model.state_dict().items():
             digest.update(tensor_name.encode() + x.flatten()[:: 1 + x.numel() // 1000].numpy().tobytes())
     else:

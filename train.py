@@ -31,7 +31,7 @@ import generation
 import plan
 from critics import ensemble_values, fit_critics, shard, signal_metrics, value_metrics
 from distributed import RunError, StopRequest, UserError, World, gather_list, generator, number, refuse
-from distributed import load_checkpoint, save_checkpoint, saved_steps, stream_seed, writing
+from distributed import load_checkpoint, save_checkpoint, saved_steps, stream_seed, together, writing
 from evaluate import evaluate, summarise
 from folder import GROUPS_SHOWN, Folder, Log, Stopwatch, digest, open_folder, rollout_samples
 from generation import Sampling, check_generation, generate_responses, sampling_of, stop_token_ids
@@ -268,12 +268,13 @@ def set_up(args: argparse.Namespace, world: World) -> Run:
            "--shard-by none would fit equal critics alike, so that they never disagree; give a "
            f"--critic-minibatch-size below the {n_responses} responses of a step (each critic then has its "
            "own order), or different --critics.")
-    if args.wandb == "online" and world.is_main:
-        import wandb
+    with together(world):
+        if args.wandb == "online" and world.is_main:
+            import wandb
 
-        # it would ask in the middle of a job
-        refuse(not wandb.login(prompt=False),
-               "--wandb online: no login is known here; run `wandb login` first, or use --wandb offline.")
+            # it would ask in the middle of a job
+            refuse(not wandb.login(prompt=False),
+                   "--wandb online: no login is known here; run `wandb login` first, or use --wandb offline.")
     tokenizer = load_tokenizer(args.model, "--model")
     for name in dict.fromkeys(names):
         refuse(load_tokenizer(name, "--critics").get_vocab() != tokenizer.get_vocab(),

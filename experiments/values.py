@@ -77,7 +77,7 @@ def within(x_S: np.ndarray, response_S: np.ndarray) -> np.ndarray:
 
 def errors(truth_S: np.ndarray, values_MS: np.ndarray, response_S: np.ndarray, n: int) -> dict[str, list]:
     """A constant, every critic, their mean -> mean squared error less the noise of n continuations,
-    correlation with the truth, and that of changes within a response (None: one of the two does not change)."""
+    correlation with the truth, and that of changes within a response (None: one of them does not change)."""
     noise = (truth_S * (1 - truth_S) / (n - 1)).mean()
     rows = {"a constant": np.full_like(truth_S, truth_S.mean())}
     rows |= {f"critic {m}": values_S for m, values_S in enumerate(values_MS)}

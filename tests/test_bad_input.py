@@ -200,6 +200,13 @@ def test_mistakes_under_torchrun_are_said_once(tmp_path):
     assert done.stderr.count("cannot be divided over 2 critics") == 1
 
 
+def test_a_mistake_that_rank_0_alone_can_find_is_raised_on_all_ranks(files, tmp_path):
+    flags = ["--model", files / "half", "--critics", "tiny/critic", "--data", "tiny/test.jsonl"]
+    flags += ["--n-problems", 0, "--max-new-tokens", 80, "--out", tmp_path / "run"]
+    done = run("train.py", *flags, processes=2, code=2)
+    assert done.stderr.count("it would start random") == 2 and "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     "what, sentence",
     [("folder", "--out run is not the same folder on every machine"),
