@@ -210,7 +210,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--dtype", choices=("auto", "fp32", "bf16"), default="auto", help="compute type; auto: bf16 on GPU, else fp32")
     minutes = number(float, 0, above=True)
     add("--timeout", type=minutes, default=30.0, help="minutes that a rank may keep the others waiting")
-    add("--shard-size", type=number(int, 1), help="processes that hold one copy of the weights together; default: a machine's, if so few hold the models (see --plan), else all")
+    add("--shard-size", type=number(int, 1), help="processes that hold one copy of the weights together; default: a machine's if its GPUs can hold one, else all")
 
 
 def number(kind: type, least: float, most: float = 2**31, above: bool = False) -> Callable[[str], float]:

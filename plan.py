@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from transformers import AutoModel, AutoModelForCausalLM
 
-from distributed import World, gather_list, mesh_of, refuse
+from distributed import World, gather_list, mesh_of, refuse, together
 from generation import RoomyLayer
 from head import HEAD_CHUNK
 from models import compute_dtype, load_config
@@ -107,12 +107,13 @@ def choose(args: Namespace, critic_names: list[str] | None, draw: Draw, item: in
     with which all phases fit in what can be used of `free` bytes, and as many responses under way as there is
     room for at full length, so that none outgrows it. -> these settings, the plan as text
 
-    critic_names None: an evaluation. Refused is what does not fit, unless --offload was given.
+    critic_names None: an evaluation, which cannot offload. Refused is what does not fit, unless --offload was
+    given, or there is none.
     """
     actor, usable, most = size_of(args.model, "--model", item), USABLE * free, -(-draw.responses // processes)
     critics = critic_names and [size_of(name, "--critics", item) for name in critic_names]
-    given = getattr(args, "offload", "none")
-    auto, needed = given == "auto", []
+    given, training, needed = getattr(args, "offload", "none"), critic_names is not None, []
+    auto = given == "auto"
     tried = [(shards, offload) for shards in shard_sizes for offload in (OFFLOAD if auto else [given])]
     # weights on the CPU are slower still than weights on another machine
     for shards, offload in sorted(tried, key=lambda each: each[1] == "all"):
@@ -122,18 +123,17 @@ def choose(args: Namespace, critic_names: list[str] | None, draw: Draw, item: in
         batch = min(most, max(1, int(room))) if draw.batch == "auto" else draw.batch
         parts["generate"] |= drawing(actor, draw, batch, args)
         totals = {name: sum(part.values()) for name, part in parts.items()}
-        over = f" --shard-size {shards}" * (len(shard_sizes) > 1)
-        needed.append(f"{gib(max(totals.values()))} with --offload {offload}{over}")
-        fits = max(totals.values()) <= usable
-        if fits and (offload != "none" or draw.batch != "auto" or batch >= min(FEW, most)):
+        how = f" --offload {offload}" * training + f" --shard-size {shards}" * (len(shard_sizes) > 1)
+        needed.append(gib(max(totals.values())) + (how and f" with{how}"))
+        fits, roomy = max(totals.values()) <= usable, draw.batch != "auto" or batch >= min(FEW, most)
+        if fits and (roomy or not auto or offload != "none"):
             break
     sharing = " or ".join(map(str, shard_sizes))
     text = f"{gib(usable)} GiB of a GPU can be used, {sharing} share the models, and needed are "
     text += ", ".join(needed)
     refuse(auto and not fits, f"{text}; use more GPUs, lower --token-budget, --max-new-tokens or "
                               "--generate-batch, or name an --offload to try it nevertheless.")
-    chosen = f"--offload {offload} --generate-batch {batch}{over}"
-    lines = [f"Plan: {text}. Taken: {chosen}{'' if fits else ', WHICH DOES NOT FIT'}."]
+    lines = [f"Plan: {text}. Taken:{how} --generate-batch {batch}{'' if fits else ', WHICH DOES NOT FIT'}."]
     for name, part in {"GiB": {}, **parts}.items():
         cells = [gib(part.get(x, 0)) for x in PARTS] + [gib(totals[name])] if part else [*PARTS, "total"]
         lines.append(f"{name:<12}" + "".join(f"{cell:>12}" for cell in cells))
@@ -156,16 +156,20 @@ def settle(args: Namespace, critic_names: list[str] | None, draw: Draw,
            world: World) -> tuple[Namespace, World]:
     """-> the settings with what `choose` chooses where they are auto, and the processes, as they share the
     models; on a GPU the plan is printed."""
-    given = getattr(args, "offload", "none")
-    chosen = dict(offload="none" if given == "auto" else given)
-    chosen |= dict(generate_batch=FEW if draw.batch == "auto" else draw.batch)
-    if world.device.type != "cpu":
+    if world.device.type == "cpu":
+        given = getattr(args, "offload", "none")
+        chosen = dict(offload="none" if given == "auto" else given)
+        chosen |= dict(generate_batch=FEW if draw.batch == "auto" else draw.batch)
+    else:
         shard_sizes = [world.mesh.shape[-1]]
         if args.shard_size is None and shard_sizes[0] < world.size:
             shard_sizes.append(world.size)
         free = min(gather_list([torch.cuda.mem_get_info()[0]], world))
         item = compute_dtype(args.dtype, world).itemsize
-        chosen, text = choose(args, critic_names, draw, item, world.size, shard_sizes, free)
+        with together(world):
+            planned = choose(args, critic_names, draw, item, world.size, shard_sizes, free)
+        # rank 0's: another rank's data may not be the same, which is refused only later
+        chosen, text = gather_list([planned], world)[0]
         if (shards := chosen.pop("shard_size")) != shard_sizes[0]:
             world = replace(world, mesh=mesh_of(world.device.type, world.size, shards))
         if world.is_main:

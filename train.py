@@ -449,7 +449,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--resume", nargs="?", const=True, help="go on from the checkpoint in --out, or in the folder given here")
     add("--wandb", choices=("disabled", "offline", "online"), default="disabled", help="log to Weights & Biases as well")
     add("--plan", action="store_true", help="print the bytes of every phase on each GPU, from the models' configurations alone, and stop")
-    add("--gpus", type=least_1, default=1, help="with --plan: so many GPUs")
+    add("--gpus", type=least_1, default=1, help="with --plan: so many GPUs, which hold one copy of the weights together unless --shard-size is given")
     add("--gpu-memory", type=positive, default=80.0, help="with --plan: GiB of each")
     distributed.add_flags(parser)
 

@@ -162,6 +162,12 @@ def area(row: dict) -> float:
     return sum(pieces) / (points[-1][0] - points[0][0])
 
 
+def truth(row: dict) -> float:
+    """The share of the Monte-Carlo values' variance that the critics' mean explains."""
+    errors = {name: error for name, (error, *_) in row.get("values", {}).items()}
+    return 1 - errors["their mean"] / errors["a constant"] if errors.get("a constant", 0) > 0 else math.nan
+
+
 SCORES = {
     "area": area,
     "sigma": lambda row: mean_of(row, "value_std_p50"),
@@ -169,8 +175,7 @@ SCORES = {
     "sigma_gradient": lambda row: mean_of(row, "value_std_gradient_corr"),
     "ensemble_gain": lambda row: mean_of(row, "ensemble/explained_variance") - statistics.fmean(
         mean_of(row, f"critic{m}/explained_variance") for m in (0, 1)),
-    # the share of the Monte-Carlo values' variance that the critics' mean explains
-    "truth": lambda row: 1 - row["values"]["their mean"][0] / row["values"]["a constant"][0],
+    "truth": truth,
 }
 # 97.5 % points of Student's t by degrees of freedom; beyond, the last is a little too large
 T = (math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160)
@@ -201,11 +206,11 @@ def verdict(claim: Claim, differences: list[float]) -> str:
 
 
 def differences(claim: Claim, rows: dict) -> list[float]:
-    """Score of a − score of b for each seed that both have finished."""
+    """Score of a − score of b for each seed of which both have it."""
     score, (a, b) = SCORES[claim.score], (rows.get(name, {}) for name in (claim.a, claim.b))
-    if claim.b is None:
-        return [score(a[seed]) for seed in sorted(a)]
-    return [score(a[seed]) - score(b[seed]) for seed in sorted(a.keys() & b.keys())]
+    seeds = sorted(a if claim.b is None else a.keys() & b.keys())
+    each = (score(a[seed]) - (0 if claim.b is None else score(b[seed])) for seed in seeds)
+    return [difference for difference in each if math.isfinite(difference)]
 
 
 def table(rows: dict, claims: list[Claim]) -> str:
@@ -222,13 +227,13 @@ def table(rows: dict, claims: list[Claim]) -> str:
     return "\n".join(lines)
 
 
-def flags_of(name: str, more: list[str] = (), critics: list[str] = ()) -> str:
+def flags_of(name: str, more: list[str] = (), critics: str | None = None) -> str:
     """more: of all runs; critics: of those with mini-critics."""
-    mini = shlex.join(["--critics", *critics]) if critics and "--algo" not in VARIANTS[name] else ""
+    mini = shlex.join(["--critics", critics]) if critics and "--algo" not in VARIANTS[name] else ""
     return " ".join(filter(None, (BASE, VARIANTS[name], mini, shlex.join(more))))
 
 
-def rows_by_variant(done: dict[str, dict], more: list[str] = (), critics: list[str] = ()) -> dict:
+def rows_by_variant(done: dict[str, dict], more: list[str] = (), critics: str | None = None) -> dict:
     """digest -> line of results, as variant -> seed -> line, without those that have other flags."""
     return {
         name: {row["seed"]: row for row in done.values() if row["flags"] == flags_of(name, more, critics)}
@@ -268,7 +273,7 @@ def tenths(run: Path) -> dict[str, list[float]]:
         for x, y in (("sigma", "entropy"), ("sigma", "gradient"), ("entropy", "sigma")):
             parts = np.array_split(every[y][every[x].argsort(kind="stable")], 10)
             means = np.array([part.mean() for part in parts])
-            if means.any():
+            if means.any() and np.isfinite(means).all():
                 found.setdefault(f"{y} by {x}", []).append(means / every[y].mean())
     return {name: [float(f"{x:.3g}") for x in np.mean(each, axis=0)] for name, each in found.items()}
 
@@ -347,9 +352,11 @@ def main(argv: list[str] | None = None) -> int:
     add("--table", action="store_true", help="print the verdicts from the results, as markdown")
     add("--results", type=Path, default=RESULTS, help="one line for each finished run")
     add("--folder", type=lambda path: Path(path).resolve(), default=ROOT / "runs/claims", help="where the runs themselves lie")
-    add("--critics", nargs="+", default=[], help="mini-critics of another --model, for the runs that have some")
+    add("--critics", help="mini-critic of another --model, for the runs that have some")
     add("flags", nargs="*", help="behind --: flags of train.py for all runs")
     args = parser.parse_args(argv)
+    if "--critics" in args.flags:
+        parser.error("name --critics before the --, for not all runs have mini-critics")
 
     own_critics = {name for name in VARIANTS if args.critics and "--critics" in VARIANTS[name]}
     claims = [claim for claim in CLAIMS if not args.claim or claim.name in args.claim]

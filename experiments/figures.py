@@ -20,7 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from experiments.claims import (
-    CLAIMS, MEASURED, RESULTS, differences, finished, interval, rows_by_variant, verdict)
+    CLAIMS, MEASURED, RESULTS, SCORES, differences, finished, interval, rows_by_variant, verdict)
 
 HERE = Path(__file__).resolve().parent
 CURVES = (
@@ -71,29 +71,33 @@ def by_tenths(ax, rows: dict, pairs: tuple[tuple[str, str], ...]) -> None:
         each = [row["tenths"][pair] for row in rows["asyppo"].values() if pair in row.get("tenths", {})]
         if each:
             ends = np.array([interval(list(tenth)) for tenth in zip(*each)])
-            ax.plot(range(1, 11), ends[:, 0], linestyle=line, marker=".", label=pair.split()[0])
+            label = f"{pair.split()[0]} ({len(each)})"
+            ax.plot(range(1, 11), ends[:, 0], linestyle=line, marker=".", label=label)
             if len(each) > 1:
                 ax.fill_between(range(1, 11), ends[:, 1], ends[:, 2], alpha=0.12, linewidth=0)
+            ax.legend()
     ax.axhline(1, color="#8a8f98", linewidth=0.8)
     ax.set(ylim=(0, None), ylabel="mean, the average token is 1", xticks=range(1, 11))
-    ax.legend()
 
 
 def truth(ax, rows: dict) -> None:
     """Of the critics' mean, for each way to make an ensemble: what it explains of Monte-Carlo values, and how
     its changes within a response go with theirs; a mark a seed, and their mean."""
     names = [name for name in MEASURED if any("values" in row for row in rows.get(name, {}).values())]
-    for name, x in zip(names, range(len(names))):
-        measured = [row["values"] for row in rows[name].values() if "values" in row]
-        explained = [1 - each["their mean"][0] / each["a constant"][0] for each in measured]
-        within = [each["their mean"][2] for each in measured]
-        for shift, mark, each in ((-0.12, "o", explained), (0.12, "^", within)):
+    labels = []
+    for x, name in enumerate(names):
+        measured = [row for row in rows[name].values() if "values" in row]
+        labels.append(f"{name} ({len(measured)})")
+        explained = [SCORES["truth"](row) for row in measured]
+        # None, where nothing changes, becomes NaN and is not drawn
+        within = [row["values"]["their mean"][2] for row in measured]
+        for shift, mark, each in ((-0.12, "o", explained), (0.12, "^", np.array(within, dtype=float))):
             ax.plot([x + shift] * len(each), each, mark, color="#1f2937", fillstyle="none")
-            ax.plot(x + shift, np.mean(each), "_", color="#1f2937", markersize=18)
+            ax.plot(x + shift, np.nanmean(each), "_", color="#1f2937", markersize=18)
     ax.plot([], [], "o", color="#1f2937", fillstyle="none", label="share of their variance explained")
     ax.plot([], [], "^", color="#1f2937", fillstyle="none", label="correlation of changes within")
     ax.axhline(0, color="#8a8f98", linewidth=0.8)
-    ax.set_xticks(range(len(names)), [f"{name} ({len(rows[name])})" for name in names])
+    ax.set_xticks(range(len(names)), labels)
     ax.set_xlim(-0.5, max(1, len(names)) - 0.5)
     ax.legend()
 

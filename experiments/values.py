@@ -55,8 +55,9 @@ def measure(run: Path, args: argparse.Namespace, world: distributed.World) -> tu
     ]
     begun = [prompts[b] + responses[b].tokens[:t] for b, t in states for _ in range(args.continuations)]
     ends = generate_responses(actor, tokenizer, begun, sampling, world, args.seed + 1, "continuations")
+    # no longer than a response of training, or the truth would know what the critics could not
     whole = [
-        Response(prompts[b], responses[b].tokens[:t] + end.tokens, end.truncated)
+        Response(prompts[b], (responses[b].tokens[:t] + end.tokens)[: settings.max_new_tokens], end.truncated)
         for (b, t), end in zip([state for state in states for _ in range(args.continuations)], ends)
     ]
     with Verifier(settings.extract) as verifier:
@@ -86,7 +87,8 @@ def errors(truth_S: np.ndarray, values_MS: np.ndarray, response_S: np.ndarray, n
     for name, values_S in rows.items():
         found[name] = [float(((values_S - truth_S) ** 2).mean() - noise)]
         for x, y in ((values_S, truth_S), (within(values_S, response_S), within(truth_S, response_S))):
-            found[name].append(float(np.corrcoef(x, y)[0, 1]) if x.std() and y.std() else None)
+            both = len(x) and np.ptp(x) and np.ptp(y)
+            found[name].append(float(np.corrcoef(x, y)[0, 1]) if both else None)
     return found
 
 
@@ -100,9 +102,6 @@ def table(found: dict[str, list]) -> str:
 
 def draw(truth_S: np.ndarray, values_MS: np.ndarray, response_S: np.ndarray, out: Path) -> None:
     """Calibration in ten equal parts by value, and the response with the most states."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     plt.style.use(Path(__file__).with_name("style.mplstyle"))
@@ -139,6 +138,10 @@ def main() -> None:
     add("--json", type=Path, help="write the table's numbers here too")
     args = parser.parse_args()
     try:
+        if args.out:
+            import matplotlib  # missing, it must not be missed only when all is measured
+
+            matplotlib.use("Agg")
         world = distributed.start("auto")
         truth_S, values_MS, response_S = measure(args.run, args, world)
         print(f"{len(truth_S)} states of {args.problems} responses, {args.continuations} continuations each")

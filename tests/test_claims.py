@@ -47,6 +47,8 @@ def test_seeds_are_paired_and_the_area_is_that_of_trapezoids():
     rows = {"a": {0: made_up(0.5, 0), 2: made_up(0.9, 2)}, "b": b}
     assert differences(BETTER, rows) == pytest.approx([0.1, 0.2])
     assert "| +0.150 (" in table(rows, [BETTER]) and "| 2 |" in table(rows, [BETTER])
+    unmeasured = Claim("X", "a knows more", "a", "b", "truth")
+    assert differences(unmeasured, rows) == [], "a score that a run lacks says nothing"
     assert differences(BETTER, {"a": rows["a"]}) == [] and table({}, [BETTER]).count("\n") == 1
 
 
@@ -57,26 +59,31 @@ def test_every_claim_names_variants_and_every_variant_is_of_use():
 
 
 def test_critics_of_another_model_are_given_to_the_runs_that_have_mini_critics():
-    has = [name for name in VARIANTS if "--critics small -- x" in flags_of(name, ["--", "x"], ["small"])]
+    more = ["--model", "x"]
+    has = [name for name in VARIANTS if "--critics small --model x" in flags_of(name, more, "small")]
     assert {"asyppo", "crossfit"} <= {*has} and not {"ppo", "grpo", "ppo, λ 0.95, warm-up"} & {*has}
 
 
-def test_runs_are_made_once_and_leave_a_line_from_which_the_verdict_is_drawn(tmp_path):
-    command = ["experiments/claims.py", "--claim", "C6", "--seeds", 1]
+def test_runs_are_made_once_and_leave_a_line_from_which_the_verdict_is_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr("experiments.claims.MEASURED", ("asyppo",))
+    monkeypatch.setattr("experiments.claims.STATES", "--problems 1 --continuations 2")
+    command = ["experiments/claims.py", "--claim", "C9", "--seeds", 1, "--jobs", 1]
     command += ["--results", tmp_path / "results.jsonl"]
     (tmp_path / "test.jsonl").write_text('{"problem": "1+2+3", "answer": "6"}\n')
     few = [*FEW[:-1], tmp_path / "test.jsonl", "--max-new-tokens", 24, "--steps", 1]
     flags = ["--folder", tmp_path / "runs", "--", *few]
-    assert "1 variants × 1 seeds: 0 runs done, 1 to do" in run(*command, "--list", *flags).stdout
-    assert "1 runs finished, 0 failed" in run(*command, *flags).stdout
-    (line,) = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert "2 variants × 1 seeds: 0 runs done, 2 to do" in run(*command, "--list", *flags).stdout
+    assert "2 runs finished, 0 failed" in run(*command, *flags).stdout
+    line, other = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     metrics = (tmp_path / "runs" / line["digest"] / "run/metrics.jsonl").read_text().splitlines()
     assert line["curves"]["reward_mean"] == [[1, json.loads(metrics[1])["reward_mean"]]]
+    assert set(line["values"]) == {"a constant", "critic 0", "critic 1", "their mean"}
+    assert "--aggregate min" in other["flags"] and "values" not in other
     assert "0 runs finished" in run(*command, *flags).stdout
     assert "undecided here (one seed)" in run(*command, "--table", *flags).stdout
     # one that fails is said, with where its words are, and costs the others nothing
     failed = run(*command, "--folder", tmp_path / "bad", "--", *few, "--n-problems", 10**9, code=1)
-    assert "0 runs finished, 1 failed" in failed.stdout and "log.txt" in failed.stderr + failed.stdout
+    assert "0 runs finished, 2 failed" in failed.stdout and "log.txt" in failed.stderr + failed.stdout
 
 
 def test_what_goes_with_sigma_is_seen_in_tenths_of_the_response_tokens(tmp_path):
@@ -96,6 +103,9 @@ def test_what_goes_with_sigma_is_seen_in_tenths_of_the_response_tokens(tmp_path)
 
 
 def test_values_are_held_against_the_truth_without_its_noise():
+    # a mean whose sum is not exact has no correlation with anything either
+    tenth_S, zero_S = np.array([0.1, 0.7, 0.2] * 105), np.zeros((1, 315))
+    assert errors(tenth_S, zero_S, np.arange(315), 2)["a constant"][1:] == [None, None]
     # four states of two responses; continuations right in 0, 2, 1 and 2 of 2
     truth_S, response_S = np.array([0.0, 1.0, 0.5, 1.0]), np.array([0, 0, 1, 1])
     values_MS = np.array([[0.2, 0.8, 0.5, 0.5], [0.0, 1.0, 0.3, 0.7]])

@@ -206,6 +206,15 @@ def test_a_machine_holds_a_copy_of_its_own_if_it_fits_there_else_all_share_one(
         assert settled.offload == (offload if expected == shape else "all")
 
 
+def test_few_responses_under_way_are_no_reason_to_share_one_copy(qwen3, monkeypatch):
+    args = train.parse_args(list(map(str, flags_of(qwen3, "--offload", "none"))))
+    evaluation = argparse.Namespace(model=args.model, max_new_tokens=8192)
+    for args, critics, gib in ((args, [qwen3 / "0.6B"] * 2, 88), (evaluation, None, 30)):
+        settled, text = plan.choose(args, critics, DRAW, 2, 2, [1, 2], gib * 2**30)
+        assert settled["shard_size"] == 1 and settled["generate_batch"] < 16
+        assert ("--offload" in text) == (critics is not None), "an evaluation has no such flag"
+
+
 def test_plan_prints_the_table_from_config_json_alone_and_starts_nothing(qwen3, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = run("train.py", *flags_of(qwen3, "--plan", "--gpu-memory", 80)).stdout
