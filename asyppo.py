@@ -28,8 +28,7 @@ def gae(rewards_BT, values_BT, mask_BT, gamma: float, lam: float) -> torch.Tenso
     values_BT[:, t] is the value of the state before token t; the value after the last response token is 0.
     """
     advantages_BT = torch.zeros_like(values_BT)
-    next_value_B = torch.zeros_like(values_BT[:, 0])
-    next_advantage_B = torch.zeros_like(next_value_B)
+    next_value_B = next_advantage_B = torch.zeros_like(values_BT[:, 0])
     for t in reversed(range(values_BT.shape[1])):
         inside_B = mask_BT[:, t]
         delta_B = rewards_BT[:, t] + gamma * next_value_B - values_BT[:, t]
@@ -157,8 +156,8 @@ def update_policy(actor, optimizer, rollout, data: PolicyData, args, step: int, 
     n_minibatches = -(-len(rollout) // args.minibatch_size)
     updates = update_model(
         actor, optimizer, partial(actor.loss, token_loss=token_loss, with_entropy=args.entropy_coef > 0),
-        rollout, list(range(len(rollout))), data, args, world, epochs=args.epochs,
-        n_minibatches=n_minibatches, loss_norm=args.loss_norm, stream=("minibatches", step))
+        rollout, list(range(len(rollout))), data, args, world, epochs=args.epochs, loss_norm=args.loss_norm,
+        n_minibatches=n_minibatches, stream=("minibatches", step), counts_BT=rollout.mask_BT)
     means = mean_of_updates(updates)
     first, last_pass = updates[0]["approx_kl"], mean_of_updates(updates[-n_minibatches:])["clip_frac"]
     return {"policy_loss": means.pop("loss"), "approx_kl_first": first, "clip_frac_last": last_pass} | means

@@ -29,15 +29,13 @@ def shard(group_B: torch.Tensor, n_critics: int, shard_by: str, order: torch.Gen
         return ~shards_MB
     groups = group_B.unique()
     if shard_by == "prompt":
-        owner = torch.empty(len(groups), dtype=torch.long)
-        owner[torch.randperm(len(groups), generator=order)] = torch.arange(len(groups)) % n_critics
+        owner = torch.randperm(len(groups), generator=order).argsort() % n_critics
         shards_MB[owner[torch.searchsorted(groups, group_B)], torch.arange(len(group_B))] = True
         return shards_MB
     dealt = torch.randint(n_critics, (1,), generator=order).item()
     for group in groups:
         members = torch.nonzero(group_B == group).flatten()
         members = members[torch.randperm(len(members), generator=order)]
-        # dealing goes on where the last group stopped
         shards_MB[(dealt + torch.arange(len(members))) % n_critics, members] = True
         dealt += len(members)
     return shards_MB
@@ -87,8 +85,7 @@ def inverse_group_std(rewards_B, group_B, shard_B: torch.Tensor) -> torch.Tensor
 
 
 def fit_critics(critics: list[MiniCritic], optimizers: list[torch.optim.Optimizer], rollout: Rollout,
-                returns_MBT: torch.Tensor, shards_MB: torch.Tensor, args, step: int,
-                world: World) -> dict[str, float]:
+                returns_MBT, shards_MB: torch.Tensor, args, step: int, world: World) -> dict[str, float]:
     """Step 3: minimise each critic's mean squared error over the states of its own shard. -> what to log
 
     Without --critic-minibatch-size a critic takes as many optimizer steps a pass as the actor.
@@ -162,8 +159,7 @@ def value_metrics(values_MBT, std_BT, returns_MBT, rollout: Rollout, shards_MB) 
         for q, sigma in zip((10, 50, 90), np.quantile(std_BT[mask_BT].numpy(), (0.1, 0.5, 0.9))):
             metrics[f"value_std_p{q}"] = float(sigma)
         corr_MM = torch.corrcoef(values_MBT[:, mask_BT].double())
-        above = torch.triu(torch.ones_like(corr_MM, dtype=torch.bool), diagonal=1)
-        metrics["critic_corr"] = corr_MM[above].mean().item()
+        metrics["critic_corr"] = corr_MM[*torch.triu_indices(*corr_MM.shape, offset=1)].mean().item()
         metrics["value_std_within"] = share_within(std_BT, mask_BT)
     return {key: value for key, value in metrics.items() if value == value}
 

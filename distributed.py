@@ -208,8 +208,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("processes").add_argument
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
     add("--dtype", choices=("auto", "fp32", "bf16"), default="auto", help="compute type; auto: bf16 on GPU, else fp32")
-    minutes = number(float, 0, above=True)
-    add("--timeout", type=minutes, default=30.0, help="minutes that a rank may keep the others waiting")
+    add("--timeout", type=number(float, 0, above=True), default=30.0, help="minutes that a rank may keep the others waiting")
     add("--shard-size", type=number(int, 1), help="processes that hold one copy of the weights together; default: a machine's if its GPUs can hold one, else all")
 
 
@@ -345,9 +344,8 @@ def load_checkpoint(folder: Path, models: Trained, world: World) -> int:
             continue
         finally:
             logging.disable(logging.NOTSET)
-        for name, pair in models.items():
-            model_state, optimizer_state = state[name]["model"], state[name]["optimizer"]
-            set_state_dict(*pair, model_state_dict=model_state, optim_state_dict=optimizer_state)
+        for pair, saved in zip(models.values(), state.values()):
+            set_state_dict(*pair, model_state_dict=saved["model"], optim_state_dict=saved["optimizer"])
         for path, why in cut.items() if world.is_main else ():
             aside = path.rename(f"{path}.cut-{time.time():.0f}")
             print(f"{path} cannot be read ({why!r}) and is now {aside}; going on from step {step}.",

@@ -14,7 +14,8 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Callable, Iterable, Sequence
+from statistics import fmean as mean
+from typing import Callable, Sequence
 
 import numpy as np
 
@@ -22,7 +23,7 @@ import distributed
 import generation
 import plan
 from distributed import UserError, World, gather_list, number, reading, refuse, replace_text, stream_seed
-from folder import append_rows, digest, open_folder, replace_rows, settings_of, whole_rows
+from folder import append_rows, digest, jsonl, open_folder, settings_of, whole_rows
 from generation import Sampling, check_generation, generate_responses, sampling_of, stop_token_ids
 from models import Actor, check_config, compute_dtype, load_actor, load_tokenizer
 from rollout import Problem, load_problems, prompt_tokens, read_template, verify
@@ -76,10 +77,6 @@ def interval(scores_P: np.ndarray) -> tuple[float, float] | None:
     high = 2 * n * p + z * z + 1 + z * math.sqrt(max(0, z * z + 2 - 1 / n + 4 * p * (n * (1 - p) - 1)))
     low, high = (float(end / (2 * (n + z * z))) for end in (low, high))
     return (max(0.0, low) if p > 0 else 0.0), (min(1.0, high) if p < 1 else 1.0)
-
-
-def mean(numbers: Iterable[float]) -> float:
-    return float(np.mean(list(numbers)))
 
 
 def summarise(records: list[dict]) -> dict:
@@ -242,8 +239,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     count = number(int, 1)
     add = parser.add_argument_group("evaluation").add_argument
     add("--model", help="directory or hub id of the model")
-    sets = f"any of {', '.join(BENCHMARKS)}; .jsonl or .parquet files; hub ids as ID[:CONFIG[:SPLIT]]"
-    add("--benchmarks", nargs="+", help=sets)
+    add("--benchmarks", nargs="+", help=f"any of {', '.join(BENCHMARKS)}; .jsonl or .parquet files; hub ids as ID[:CONFIG[:SPLIT]]")
     add("--n-problems", type=count, help="take this many of each benchmark, drawn by seed; default all")
     add("--k", type=count, default=4, help="responses to each problem")
     add("--seed", type=int, default=0, help="seed of problems and sampling")
@@ -278,10 +274,8 @@ def finished_records(args: argparse.Namespace, n_responses: int, folder: Path, w
 
 
 def run(args: argparse.Namespace, world: World) -> None:
-    sets = {}
-    for b in args.benchmarks:
-        source = BENCHMARKS.get(b, b)
-        sets[benchmark_name(b)] = load_problems(source, args.n_problems, args.seed, "test", "--benchmarks")
+    how = args.n_problems, args.seed, "test", "--benchmarks"
+    sets = {benchmark_name(b): load_problems(BENCHMARKS.get(b, b), *how) for b in args.benchmarks}
     tokenizer = load_tokenizer(args.model, "--model")
     template = read_template(args.template, tokenizer, args.model)
     prompts = [prompt_tokens(p.problem, template, tokenizer) for problems in sets.values() for p in problems]
@@ -299,7 +293,7 @@ def run(args: argparse.Namespace, world: World) -> None:
     out = folder.path
     done = finished_records(args, args.k * sum(map(len, sets.values())), out, world)
     if world.is_main:
-        replace_rows(out / "responses.jsonl", done)
+        replace_text(out / "responses.jsonl", jsonl(done))
 
     def keep(records: list[dict]) -> None:
         if world.is_main:
@@ -319,10 +313,9 @@ def run(args: argparse.Namespace, world: World) -> None:
     if world.is_main:
         results = {name: summarise([r for r in records if r["benchmark"] == name]) for name in sets}
         settings = {key: value for key, value in settings_of(args).items() if key not in MAY_CHANGE}
-        summary = {"settings": settings, "results": results, "average": average(results)}
-        summary["verify_failures"] = failures
+        summary = dict(settings=settings, results=results, average=average(results), verify_failures=failures)
         replace_text(out / "eval.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
-        replace_rows(out / "responses.jsonl", records)
+        replace_text(out / "responses.jsonl", jsonl(records))
         n_tokens = sum(r["length"] for r in records) - sum(r["length"] for r in done)
         print(table(results))
         print(f"{len(records) - len(done)} responses, {n_tokens} tokens in {seconds:.0f} s: "

@@ -97,8 +97,7 @@ def open_folder(args: argparse.Namespace, name: str, free: set[str], world: Worl
     """The folder --out, by default runs/NAME-TIME. Refused are one that holds another run or cannot be
     written; on --resume one that holds none, has lost its checkpoint, or has other settings than these, but
     for those in `free` and those whose digests `begin` compares."""
-    out = args.out or Path("runs") / f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
-    out = gather_list([out], world)[0]
+    out = gather_list([args.out or Path(f"runs/{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}")], world)[0]
     config, batch, digests = out / "config.json", args.generate_batch, None
     with reading(f"--out {out} cannot be written; name another folder"):
         refuse(out.is_file(), f"--out {out} is a file; name a folder.")
@@ -160,14 +159,10 @@ def append_rows(path: Path, rows: Iterable[dict]) -> None:
         file.write(jsonl(rows))
 
 
-def replace_rows(path: Path, rows: Iterable[dict]) -> None:
-    replace_text(path, jsonl(rows))
-
-
 def mend_log(path: Path, done: int) -> None:
     """Cut off what a killed run logged after its checkpoint at step `done`; all, where there is none and the
     run begins again with the evaluation before step 1."""
-    replace_rows(path, (row for row in whole_rows(path) if done and row["step"] <= done))
+    replace_text(path, jsonl(row for row in whole_rows(path) if done and row["step"] <= done))
 
 
 def jsonl(rows: Iterable[dict]) -> str:
@@ -267,9 +262,8 @@ def readable(metrics: dict, args: argparse.Namespace) -> str:
     if "reward_mean" in metrics:
         parts.append(f"reward {metrics['reward_mean']:.3f}  length {metrics['response_len_mean']:.1f}")
         parts += [f"{name} {metrics[key]:.{n}f}" for name, key, n in SHOWN if key in metrics]
-        if metrics["skipped_updates"]:
-            skipped, file = metrics["skipped_updates"], f"bad-step-{metrics['step']}.pt"
-            parts.append(f"{skipped} updates SKIPPED (gradient not finite; see {file})")
+        if n := metrics["skipped_updates"]:
+            parts.append(f"{n} updates SKIPPED (gradient not finite; see bad-step-{metrics['step']}.pt)")
         if metrics["truncated_frac"] > 0.1:
             # few of these can be right, and the policy learns from the cut (TRL#5697)
             parts.append(f"{metrics['truncated_frac']:.0%} TRUNCATED at {args.max_new_tokens} tokens")

@@ -40,12 +40,10 @@ def add_flags(parser: argparse.ArgumentParser, greedy: bool) -> None:
     add("--template", help="prompt: text or file with {problem} in it; default: the tokenizer's chat template")
     add("--extract", choices=("boxed", "last_number"), default="boxed", help="where a response's answer stands")
     add("--max-new-tokens", type=number(int, 1), default=8192, help="a longer response is cut, counted as truncated")
-    temperature = number(float, 0, above=not greedy)
     text = "sampling temperature" + (", 0 is greedy" if greedy else "; log-probabilities are taken at it too")
-    add("--temperature", type=temperature, default=1.0, help=text)
+    add("--temperature", type=number(float, 0, above=not greedy), default=1.0, help=text)
     add("--stop", type=stop_string, nargs="+", default=[], help="strings that end a response; \\n is a newline")
-    rows = lambda text: text if text == "auto" else number(int, 1)(text)
-    add("--generate-batch", type=rows, default="auto", help="responses under way at once on a process; auto: as the GPU's memory allows (plan.py), on a CPU 16")
+    add("--generate-batch", type=lambda text: text if text == "auto" else number(int, 1)(text), default="auto", help="responses under way at once on a process; auto: as the GPU's memory allows (plan.py), on a CPU 16")
 
 
 def stop_string(flag: str) -> str:
@@ -191,31 +189,29 @@ class Stops(StoppingCriteria):
     """
 
     def __init__(self, sampling: Sampling, tokenizer, start_B: torch.Tensor, ids: torch.Tensor):
-        self.ids = torch.tensor(sorted(sampling.stop_ids))
-        self.strings = sampling.stop_strings
-        # a token is at least a byte; some more for one that begins before the string
-        self.window = max((len(s.encode()) for s in self.strings), default=0) + 8
-        self.tokenizer = tokenizer
+        self.sampling, self.tokenizer = sampling, tokenizer
         self.start_B = start_B  # the columns where the responses begin
-        self.max_new_tokens = sampling.max_new_tokens
+        self.ids = torch.tensor(sorted(sampling.stop_ids))
+        # a token is at least a byte; some more for one that begins before the string
+        self.window = max((len(s.encode()) for s in sampling.stop_strings), default=0) + 8
         self.length_B = torch.zeros_like(start_B)
         self.finished_B = torch.zeros_like(start_B, dtype=torch.bool)
         self.seen = ids  # with all that was drawn
 
     def ended(self, input_ids):
         ended_B = torch.isin(input_ids[:, -1], self.ids.to(input_ids.device)).cpu()
-        if self.strings:
+        if self.sampling.stop_strings:
             for b in torch.nonzero(~self.finished_B & ~ended_B).flatten().tolist():
                 tail = input_ids[b, max(int(self.start_B[b]), input_ids.shape[1] - self.window) :]
                 text = self.tokenizer.decode(tail, skip_special_tokens=True)
-                ended_B[b] = any(s in text for s in self.strings)
+                ended_B[b] = any(s in text for s in self.sampling.stop_strings)
         return ended_B
 
     def __call__(self, input_ids, scores, **kwargs):
         self.seen, new_B = input_ids, input_ids.shape[1] - self.start_B
         ended_B = ~self.finished_B & self.ended(input_ids)
         self.length_B[ended_B] = new_B[ended_B]
-        self.finished_B |= ended_B | (new_B == self.max_new_tokens)
+        self.finished_B |= ended_B | (new_B == self.sampling.max_new_tokens)
         return (self.finished_B | (8 * self.finished_B.sum() >= len(new_B))).to(input_ids.device)
 
 
@@ -281,9 +277,8 @@ def prefill(actor: Actor, prompts: list[list[int]], device: torch.device) -> Bat
 def join(a: Batch, b: Batch) -> Batch:
     """Both as one, as wide as the longest row needs."""
     width = max(int(x.mask.sum(1).max()) for x in (a, b))
-    # a negative padding cuts
-    pairs = ((a.ids, b.ids), (a.mask, b.mask))
-    ids, mask = (torch.cat([F.pad(x, (width - x.shape[1], 0)) for x in pair]) for pair in pairs)
+    ids, mask = (torch.cat([F.pad(x, (width - x.shape[1], 0)) for x in pair])  # a negative padding cuts
+                 for pair in ((a.ids, b.ids), (a.mask, b.mask)))
     for to, other in zip(a.cache.layers, b.cache.layers):
         to.join(other, width - 1)
     return Batch(ids, mask, a.cache)

@@ -12,16 +12,14 @@ from typing import Callable, Iterator, NamedTuple
 
 import torch
 
-# logits of this many tokens exist at once: 256 × 152k × 4 bytes = 156 MB
-HEAD_CHUNK = 256
+HEAD_CHUNK = 256  # logits of this many tokens exist at once: 256 × 152k × 4 bytes = 156 MB
 
 
 def score(hidden_NH, weight_VH, targets_N, temperature: float, cap: float | None = None,
           with_slope: bool = False) -> list[torch.Tensor]:
     """-> log π(target | state), the entropy of π(· | state) in nats and, if asked for, the length of
     ∂ log π(target | state)/∂z, √((1 − p_y)² + Σ_{i≠y} p_i²); each [N] fp32, without gradient. z: `logits`."""
-    n, device = len(hidden_NH), hidden_NH.device
-    scores = [torch.empty(n, dtype=torch.float32, device=device) for _ in range(2 + with_slope)]
+    scores = [hidden_NH.new_empty(len(hidden_NH), dtype=torch.float32) for _ in range(2 + with_slope)]
     with torch.no_grad():
         for part in chunks(len(hidden_NH)):
             logp_CV = torch.log_softmax(logits(hidden_NH[part], weight_VH, temperature, cap), dim=-1)
@@ -30,10 +28,8 @@ def score(hidden_NH, weight_VH, targets_N, temperature: float, cap: float | None
             scores[1][part] = entropy(logp_CV, p_CV)
             if with_slope:
                 # 1 − 2 p_y + Σ p² would leave rounding noise of a token with p_y near 1
-                others_CV = p_CV.scatter_(1, targets_N[part, None], 0.0)
-                square_C = others_CV.sum(1).square() + torch.einsum("cv,cv->c", others_CV, others_CV)
-                scores[2][part] = square_C.sqrt()
-                del others_CV
+                p_CV.scatter_(1, targets_N[part, None], 0.0)
+                scores[2][part] = (p_CV.sum(1).square() + torch.einsum("cv,cv->c", p_CV, p_CV)).sqrt()
             del logp_CV, p_CV  # before the next chunk's are made
     return scores
 
@@ -72,8 +68,7 @@ def loss(hidden_NH: torch.Tensor, weight_VH: torch.Tensor, targets_N: torch.Tens
             for name, x_C in logged_C.items():
                 logged[name] = logged.get(name, 0) + (weights_N[part] * x_C).sum().double()
 
-            # ∂loss/∂z, in place of p
-            if by_entropy_C is None:
+            if by_entropy_C is None:  # ∂loss/∂z, in place of p
                 p_CV.mul_(-by_logp_C[:, None])
             else:
                 logp_CV.add_(entropy_C[:, None]).mul_(-by_entropy_C[:, None]).sub_(by_logp_C[:, None])

@@ -309,9 +309,8 @@ def prepare(model, backbone: nn.Module, name: str, world: World, dtype: torch.dt
     root = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     stay = CPUOffloadPolicy(pin_memory=world.device.type == "cuda") if offload == "all" else OffloadPolicy()
     heads = [model.value_head] if isinstance(model, MiniCritic) else []
-    for module, policy in [*((x, compute) for x in blocks), *((x, full) for x in heads), (model, root)]:
-        how = dict(mp_policy=policy, offload_policy=stay)
-        fully_shard(module, mesh=world.mesh, reshard_after_forward=True, **how)
+    for module, cast in [*((x, compute) for x in blocks), *((x, full) for x in heads), (model, root)]:
+        fully_shard(module, mesh=world.mesh, reshard_after_forward=True, mp_policy=cast, offload_policy=stay)
     if world.size > 1:
         from_rank_0 = state_dict.StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
         state_dict.set_model_state_dict(model, whole, options=from_rank_0)

@@ -128,9 +128,8 @@ def choose(args: Namespace, critic_names: list[str] | None, draw: Draw, item: in
         fits, roomy = max(totals.values()) <= usable, draw.batch != "auto" or batch >= min(FEW, most)
         if fits and (roomy or not auto or offload != "none"):
             break
-    sharing = " or ".join(map(str, shard_sizes))
-    text = f"{gib(usable)} GiB of a GPU can be used, {sharing} share the models, and needed are "
-    text += ", ".join(needed)
+    text = (f"{gib(usable)} GiB of a GPU can be used, {' or '.join(map(str, shard_sizes))} share the models, "
+            f"and needed are {', '.join(needed)}")
     refuse(auto and not fits, f"{text}; use more GPUs, lower --token-budget, --max-new-tokens or "
                               "--generate-batch, or name an --offload to try it nevertheless.")
     lines = [f"Plan: {text}. Taken:{how} --generate-batch {batch}{'' if fits else ', WHICH DOES NOT FIT'}."]

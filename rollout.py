@@ -14,6 +14,7 @@ from typing import Callable, Iterator
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from distributed import World, gather_list, own_slice, reading, refuse, stream_seed
 from verifier import extract_answer, last_boxed
@@ -206,8 +207,7 @@ class Rollout:
     def lengths(self) -> list[int]:
         return (self.prompt_len_B + self.response_len_B).tolist()
 
-    def inputs(self, rows: list[int],
-               device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def inputs(self, rows: list[int], device: torch.device) -> tuple[torch.Tensor, ...]:
         """tokens, prompt and response lengths of these responses, cut to the longest of them."""
         width = int((self.prompt_len_B + self.response_len_B)[rows].max())
         parts = (self.tokens_BS[rows, :width], self.prompt_len_B[rows], self.response_len_B[rows])
@@ -222,9 +222,7 @@ def make_rollout(responses: list[Response], golds: list[str], answers: list[str 
                  rewards: list[float], group_size: int) -> Rollout:
     prompt_len_B = torch.tensor([len(r.prompt) for r in responses])
     response_len_B = torch.tensor([len(r.tokens) for r in responses])
-    tokens_BS = torch.zeros(len(responses), int((prompt_len_B + response_len_B).max()), dtype=torch.long)
-    for b, r in enumerate(responses):
-        tokens_BS[b, : len(r.prompt) + len(r.tokens)] = torch.tensor(r.prompt + r.tokens)
+    tokens_BS = pad_sequence([torch.tensor(r.prompt + r.tokens) for r in responses], batch_first=True)
     return Rollout(tokens_BS=tokens_BS, prompt_len_B=prompt_len_B, response_len_B=response_len_B,
                    truncated_B=torch.tensor([r.truncated for r in responses]), golds=golds, answers=answers,
                    group_B=torch.arange(len(responses)) // group_size,

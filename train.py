@@ -110,9 +110,8 @@ def sample_rollout(run: Run, step: int, watch: Stopwatch) -> Rollout:
     prompts = [prompt for prompt, _ in pairs for _ in range(args.group_size)]
     golds = [gold for _, gold in pairs for _ in range(args.group_size)]
     with watch.phase("generate"), offloaded([run.actor_optimizer, *run.critic_optimizers], args.offload):
-        seed = stream_seed(args.seed, "rollout", step)
-        responses = generate_responses(
-            run.actor, run.tokenizer, prompts, run.sampling, world, seed, "generate")
+        responses = generate_responses(run.actor, run.tokenizer, prompts, run.sampling, world,
+                                       stream_seed(args.seed, "rollout", step), "generate")
     with watch.phase("verify"):
         answers, rewards = verify(responses, golds, args.extract, run.reward, run.tokenizer, world)
     rollout = make_rollout(responses, golds, answers, rewards, args.group_size)
@@ -189,7 +188,6 @@ def train(args: argparse.Namespace, world: World) -> int:
             due = last or (args.eval_every and step % args.eval_every == 0)
             if run.held_out and due and not (too_bad or request.seen()):
                 metrics[log.eval_key] = held_out_accuracy(run)
-            # what does not exist, or is not finite, is left out
             metrics = {key: x for key, x in metrics.items() if math.isfinite(x)}
             metrics = {"step": step} | metrics | {"skipped_updates": skipped}
             known = {}
@@ -272,8 +270,7 @@ def set_up(args: argparse.Namespace, world: World) -> Run:
         if args.wandb == "online" and world.is_main:
             import wandb
 
-            # it would ask in the middle of a job
-            refuse(not wandb.login(prompt=False),
+            refuse(not wandb.login(prompt=False),  # it would ask in the middle of a job
                    "--wandb online: no login is known here; run `wandb login` first, or use --wandb offline.")
     tokenizer = load_tokenizer(args.model, "--model")
     for name in dict.fromkeys(names):
@@ -365,9 +362,8 @@ ALGORITHMS = {
         rewards_B, group_B, args.group_std)),
 }
 
-# without a --model: minutes on a CPU
 TINY = Path(__file__).resolve().parent / "tiny"
-TINY_DEFAULTS = (
+TINY_DEFAULTS = (  # without a --model: minutes on a CPU
     dict(model=f"{TINY}/actor", data=f"{TINY}/train.jsonl", eval_data=f"{TINY}/test.jsonl", n_problems=0)
     | dict(prompts_per_step=16, group_size=16, max_new_tokens=80, token_budget=4096, generate_batch=256)
     | dict(lr=5e-5, minibatch_size=128, critic_lr=1e-4, critic_minibatch_size=32)
@@ -429,8 +425,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--entropy-coef", type=number(float, 0), default=1e-3, help="β, weight of the entropy bonus")
     signals = ("std", "entropy", "random", "none")
     add("--mask-by", choices=signals, default="std", help="tokens lowest in this get no policy gradient")
-    k = lambda text: text if text == "adaptive" else share(text)
-    add("--mask-fraction", type=k, help="k, share of tokens so masked (default: 0.2, with none 0); adaptive: less as the critics learn")
+    add("--mask-fraction", type=lambda text: text if text == "adaptive" else share(text), help="k, share of tokens so masked (default: 0.2, with none 0); adaptive: less as the critics learn")
     add("--filter-by", choices=signals, default="std", help="tokens highest in this get no entropy bonus")
     add("--filter-fraction", type=share, help="h, share of response tokens so filtered (default: 0.2, with none 0)")
     add("--loss-norm", choices=("sequence", "token"), default="sequence", help="mean over each response, then responses; or over all tokens")
@@ -493,9 +488,8 @@ def derive(flags: argparse.Namespace) -> argparse.Namespace:
         fractions[name] = fraction if fraction is not None else 0.0 if by[name] == "none" else 0.2
 
     minibatch_size = min(flags.minibatch_size or n_responses, n_responses)
-    smallest_shard = n_responses if flags.shard_by == "none" else n_responses // max(1, n_critics)
-    if flags.shard_by == "prompt" and n_critics:
-        smallest_shard = flags.prompts_per_step // n_critics * flags.group_size
+    unit = flags.group_size if flags.shard_by == "prompt" else 1  # responses that stay together
+    smallest_shard = n_responses // unit // max(1, n_critics) * unit
     refuse(flags.shard_by == "group" and flags.group_size < n_critics,
            f"--group-size {flags.group_size} cannot be divided over {n_critics} critics; raise it.")
     refuse(flags.shard_by == "prompt" and flags.prompts_per_step < n_critics,
@@ -536,8 +530,7 @@ def main(argv: list[str] | None = None) -> int:
         code = distributed.report("train.py", RunError(
             f"the GPU's memory is full ({str(error)[:200]}); --resume with a smaller --token-budget or "
             "--generate-batch, or a further --offload."))
-    # after train has returned: its models are gone; after a crash nothing is waited for
-    distributed.stop()
+    distributed.stop()  # after train has returned: its models are gone; after a crash nothing is waited for
     return code
 
 

@@ -23,18 +23,14 @@ from rollout import Rollout
 
 def update_model(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Callable, rollout: Rollout,
                  rows: list[int], data: NamedTuple, args, world: World, *, epochs: int, n_minibatches: int,
-                 loss_norm: str, stream: tuple,
-                 counts_BT: torch.Tensor | None = None) -> list[dict[str, float]]:
+                 loss_norm: str, stream: tuple, counts_BT: torch.Tensor) -> list[dict[str, float]]:
     """Minimise the weighted mean of a per-token loss over these responses. -> what to log of each update
 
     loss(inputs, weights_N, data_N) -> the sum of a micro-batch's weighted losses, and sums to log: Actor.loss
     or MiniCritic.loss with the token_loss that it is to sum. data holds [B, T] arrays, of which loss gets the
-    micro-batch's entries. counts_BT: what each token counts before the mean is normalised, by default each
-    response token 1. stream: name and counters of the random stream that divides each pass.
-    Logged are the loss, its sums, and the gradient's norm before clipping; where that is not finite, on
-    whichever rank, no rank applies the update.
-    """
-    counts_BT = rollout.mask_BT if counts_BT is None else counts_BT
+    micro-batch's entries. counts_BT: what each token counts before the mean is normalised. stream: name and
+    counters of the random stream that divides each pass. Logged are the loss, its sums, and the gradient's
+    norm before clipping; where that is not finite, on whichever rank, no rank applies the update."""
     logged: list[dict[str, float]] = []
     bar = progress(epochs * n_minibatches, stream[0], "update", world)
     for epoch in range(epochs):
@@ -84,10 +80,8 @@ def score_responses(model, rollout: Rollout, token_budget: int, world: World, fi
         if scores_BT is None:
             scores_BT = torch.zeros(*part_N.shape[:-1], *rollout.mask_BT.shape)
         if micro_batch.weight:
-            mask_BT = rollout.mask_BT[micro_batch.rows]
-            part_BT = torch.zeros(*part_N.shape[:-1], *mask_BT.shape)
-            part_BT[..., mask_BT] = part_N
-            scores_BT[..., micro_batch.rows, :] = part_BT
+            row_N, t_N = rollout.mask_BT[micro_batch.rows].nonzero(as_tuple=True)
+            scores_BT[..., torch.tensor(micro_batch.rows)[row_N], t_N] = part_N
     return sum_over_ranks(scores_BT)
 
 
@@ -125,8 +119,6 @@ def pack(rows: list[int], lengths: list[int], token_budget: int, world_size: int
     indexed by row. A micro-batch holds neighbours in length, and count × longest never exceeds token_budget
     (verl#7553). All ranks get the same number, as many as the budget needs, and about the same work.
     """
-    if not rows:
-        raise ValueError("pack needs at least one response")
     rows = sorted(rows, key=lambda r: (-lengths[r], r))
     longest = lengths[rows[0]]
     refuse(longest > token_budget,
@@ -149,8 +141,7 @@ def pack(rows: list[int], lengths: list[int], token_budget: int, world_size: int
         middle = (low + high) // 2
         low, high = (low, middle) if len(cut(middle)) <= n_bins else (middle + 1, high)
     bins = [MicroBatch(b, 1.0) for b in cut(low)]
-    # the shortest response, counted zero times, fills up
-    bins += [MicroBatch([rows[-1]], 0.0)] * (n_bins - len(bins))
+    bins += [MicroBatch([rows[-1]], 0.0)] * (n_bins - len(bins))  # the shortest, weighing nothing, fills up
     # one round of neighbours for all ranks at a time, in alternating direction
     rounds = [bins[i : i + world_size] for i in range(0, n_bins, world_size)]
     rounds = [r if i % 2 == 0 else r[::-1] for i, r in enumerate(rounds)]

@@ -32,8 +32,8 @@ class ForcedStops(generation.Stops):
     going_B = waiting_B = torch.zeros(0, dtype=torch.long)
     weight_bytes = token_bytes = bytes_read = 0
 
-    def __init__(self, sampling, tokenizer, start_B):
-        super().__init__(sampling, tokenizer, start_B)
+    def __init__(self, sampling, tokenizer, start_B, ids):
+        super().__init__(sampling, tokenizer, start_B, ids)
         # generate_responses puts new responses after those that go on
         n_new = len(start_B) - len(self.going_B)
         self.mine_B = torch.cat([self.going_B, self.waiting_B[:n_new]])
