@@ -81,20 +81,20 @@ def by_tenths(ax, rows: dict, pairs: tuple[tuple[str, str], ...]) -> None:
 
 
 def truth(ax, rows: dict) -> None:
-    """Of the critics' mean, for each way to make an ensemble: what it explains of Monte-Carlo values, and how
+    """Of the critics' mean, for each way to make an ensemble: how far it is from Monte-Carlo values, and how
     its changes within a response go with theirs; a mark a seed, and their mean."""
     names = [name for name in MEASURED if any("values" in row for row in rows.get(name, {}).values())]
     labels = []
     for x, name in enumerate(names):
         measured = [row for row in rows[name].values() if "values" in row]
-        labels.append(f"{name} ({len(measured)})")
-        explained = [SCORES["truth"](row) for row in measured]
+        labels.append(f"{name}\n({len(measured)})")
+        error = [-SCORES["truth"](row) for row in measured]
         # None, where nothing changes, becomes NaN and is not drawn
         within = [row["values"]["their mean"][2] for row in measured]
-        for shift, mark, each in ((-0.12, "o", explained), (0.12, "^", np.array(within, dtype=float))):
+        for shift, mark, each in ((-0.12, "o", error), (0.12, "^", np.array(within, dtype=float))):
             ax.plot([x + shift] * len(each), each, mark, color="#1f2937", fillstyle="none")
             ax.plot(x + shift, np.nanmean(each), "_", color="#1f2937", markersize=18)
-    ax.plot([], [], "o", color="#1f2937", fillstyle="none", label="share of their variance explained")
+    ax.plot([], [], "o", color="#1f2937", fillstyle="none", label="root mean squared error")
     ax.plot([], [], "^", color="#1f2937", fillstyle="none", label="correlation of changes within")
     ax.axhline(0, color="#8a8f98", linewidth=0.8)
     ax.set_xticks(range(len(names)), labels)
