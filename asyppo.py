@@ -3,8 +3,9 @@
 Equation numbers (1)–(6) are the steps of the method as README.md lists them. Every statistic is over all
 response tokens of the rollout batch, all ranks together: each rank holds the whole batch.
 
-Legend for shape suffixes: M critics, B responses, T response tokens, N response tokens of a micro-batch in
-row-major order. mask_BT is true on response tokens; whatever stands elsewhere changes no result.
+Legend for shape suffixes: M critics, B responses, T response tokens, N response tokens in row-major order, of
+the step (statistics) or of a micro-batch (losses). mask_BT is true on response tokens; whatever stands
+elsewhere changes no result.
 """
 
 from functools import partial
@@ -45,12 +46,13 @@ def discounted_returns(rewards_BT: torch.Tensor, mask_BT: torch.Tensor, gamma: f
 
 
 def lambda_returns(rewards_BT, values_BT, mask_BT, gamma: float, lam: float) -> torch.Tensor:
-    """Targets that bootstrap from values (--critic-lam below 1): advantage + value. -> [B, T]"""
+    """R_t (3) that bootstrap from values (--critic-lam below 1): advantage + value. -> [B, T]"""
     return torch.where(mask_BT, gae(rewards_BT, values_BT, mask_BT, gamma, lam) + values_BT, 0.0)
 
 
 def group_advantages(rewards_B: torch.Tensor, group_B: torch.Tensor, scale_by_std: bool) -> torch.Tensor:
-    """GRPO's advantage of each response: reward − its group's mean, over its deviation if asked. -> [B]
+    """In the place of (2) to (4), GRPO's advantage of each response: reward − its group's mean, over its
+    deviation if asked. -> [B]
 
     A group whose rewards are all equal gets 0.
     """
@@ -64,11 +66,11 @@ def group_advantages(rewards_B: torch.Tensor, group_B: torch.Tensor, scale_by_st
 
 
 def whiten(x_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
-    """Mean 0 and standard deviation 1 over all response tokens; constants give 0. -> [B, T]"""
+    """Ā (4) to mean 0 and standard deviation 1 over all response tokens; constants give 0. -> [B, T]"""
     x_N = x_BT[mask_BT].double()
     centred_N = x_N - x_N.mean()
     std = centred_N.square().mean().sqrt()
-    # rounding noise of a constant must not be blown up to 1 (ROLL#475); what is not finite is seen
+    # rounding noise of a constant must not be scaled up to 1 (ROLL#475); NaN passes on, and skips the update
     constant = std <= 1e-8 * max(1.0, x_N.abs().max().item())
     white_N = torch.zeros_like(x_N) if constant else centred_N / std
     return torch.zeros_like(x_BT).masked_scatter(mask_BT, white_N.to(x_BT.dtype))
@@ -78,8 +80,8 @@ def whiten(x_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
 def aggregate(values_MBT: torch.Tensor, how: str, shards_MB: torch.Tensor | None = None) -> torch.Tensor:
     """Ensemble value V̄(s_t) (4): the mean over critics; min is the paper's rejected variant. -> [B, T]
 
-    crossfit (ours): the mean over those critics that were not fitted on the response, bool shards_MB, so that
-    the baseline does not know the return that it is held against.
+    crossfit (ours): the mean over those critics that were not fitted on the response (shards_MB false), so
+    that the baseline does not know the return that it is held against.
     """
     if how == "crossfit":
         unseen_MB1 = ~shards_MB[:, :, None]
@@ -93,7 +95,8 @@ def disagreement(values_MBT: torch.Tensor) -> torch.Tensor:
 
 
 def extreme_tokens(x_BT, mask_BT: torch.Tensor, fraction: float, largest: bool) -> torch.Tensor:
-    """The round(fraction · N) of N response tokens with the lowest (highest) x; no x, none. -> bool [B, T]
+    """For the masks (5): the round(fraction · N) of N response tokens with the lowest (highest) x; with x
+    None, no token. -> bool [B, T]
 
     Ties are broken by a fixed shuffle, another one for the highest than for the lowest: by position, equal σ
     would always pick the first responses, and both masks the same tokens.
@@ -140,7 +143,8 @@ def objective(logp_N, entropy_N, data: PolicyData, clip_low: float, clip_high: f
 
 
 def policy_loss(logp_N, entropy_N, data: PolicyData, clip_low: float, clip_high: float, entropy_coef: float):
-    """−(6) of each token, [N]; to log: which tokens are clipped, the k3 estimate of KL(π_old ‖ π)."""
+    """Step 6's loss of each token, −objective, [N]. -> it, and what to log: which tokens are clipped, and
+    ρ − 1 − log ρ, whose mean estimates KL(π_old ‖ π). entropy_N is NaN where entropy_coef is 0."""
     log_ratio_N = logp_N - data.old_logp
     ratio_N = log_ratio_N.exp()
     up_N = (ratio_N > 1 + clip_high) & (data.advantage > 0)

@@ -1,6 +1,7 @@
 """The mini-critics' part of the method: shards, their loss, ensemble values, and what to log of them.
 
-Legend for shape suffixes: M critics, B responses, T response tokens, N those of a micro-batch, row by row.
+Legend for shape suffixes: M critics, B responses, T response tokens, N response tokens in row-major order, of
+the step (statistics) or of a micro-batch (losses).
 """
 
 from functools import partial
@@ -70,7 +71,7 @@ def state_counts(mask_BT: torch.Tensor, fractions: list[float] | None) -> torch.
 
 
 def inverse_group_std(rewards_B, group_B, shard_B: torch.Tensor) -> torch.Tensor:
-    """Noise-normalised regression (EasyPPO, 2026): 1 over the standard deviation of a group's returns, of
+    """Noise-normalised regression (EasyPPO, 2026): 1 over the standard deviation of a group's rewards, of
     those in a critic's shard alone, for it must not know the others; 0 outside the shard. -> [B]
 
     A group without spread counts as one of its size in which a single response differs: the smallest
@@ -164,7 +165,7 @@ def value_metrics(values_MBT, std_BT, returns_MBT, rollout: Rollout, shards_MB) 
     return {key: value for key, value in metrics.items() if value == value}
 
 
-def signal_metrics(values_MBT, std_BT, advantages_BT, rollout: Rollout) -> dict[str, float]:
+def correlation_metrics(values_MBT, std_BT, advantages_BT, rollout: Rollout) -> dict[str, float]:
     """Do values and their disagreement go with the policy's entropy, and with the size of a token's gradient,
     |Ā_t| · ‖∂ log π(o_t)/∂z_t‖ at ρ = 1? (the paper's figures 6 and 11)"""
     mask_BT, metrics = rollout.mask_BT, {}

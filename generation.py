@@ -1,10 +1,11 @@
-"""Prompts → responses. For a batch of prompts, padded on the left, with their mask, this is
+"""Prompts → responses. For a batch of prompts, padded on the left, with their mask, they are drawn as by
 
     lm.generate(ids, attention_mask=mask, do_sample=True, temperature=temperature, top_k=0, top_p=1.0,
                 max_new_tokens=n, eos_token_id=stops)
 
-token for token where it is greedy, but `generate` is called again and again, each time from the KV cache that
-the last call left: without ended responses, with waiting ones in their places; equal prompts prefilled once.
+and are the same tokens where it is greedy. For speed `generate` is called again and again, each time from the
+KV cache that the last call left: without ended responses, with waiting ones in their places, and with equal
+prompts prefilled once.
 
 Legend for shape suffixes: B responses under way.
 """
@@ -69,6 +70,8 @@ def generate_responses(actor: Actor, tokenizer, prompts: list[list[int]], sampli
     exact = dict(do_sample=True, temperature=sampling.temperature, top_k=0, top_p=1.0)
     exact = exact if sampling.temperature else dict(do_sample=False)
     settings = GenerationConfig(max_new_tokens=sampling.max_new_tokens, **exact)
+    # own: this rank's prompts; rows and waiting: indices of those under way and of the others; most: how many
+    # may be under way; begun: index -> prompt and what was drawn before memory was full
     own = prompts[own_slice(len(prompts), world)]
     waiting = sorted(range(len(own)), key=lambda i: -len(own[i]))
     rows, batch, most, begun = [], None, sampling.batch, {}

@@ -46,7 +46,7 @@ class Actor(nn.Module):
         super().__init__()
         self.lm, self.temperature = lm, temperature
         # c·tanh(s h Wᵀ / c) / T is (c/T)·tanh((h Wᵀ / (T/s)) / (c/T))
-        self.head = dict(temperature=temperature / scale, cap=cap and cap / temperature)
+        self.logits = dict(temperature=temperature / scale, cap=cap and cap / temperature)
         # generate() fills every sampling setting that it is not given from here (TRL#3029)
         self.saved_generation_config = copy.deepcopy(lm.generation_config)
         lm.generation_config = GenerationConfig()
@@ -54,12 +54,12 @@ class Actor(nn.Module):
     def score(self, inputs: Inputs, with_slope: bool = False) -> torch.Tensor:
         """-> [2, N] fp32 without gradient: log π(o_t | s_t) and the entropy of π(· | s_t) in nats; [3, N] if
         asked for the length of ∂ log π(o_t | s_t)/∂z."""
-        return torch.stack(head.score(*self.states(inputs), **self.head, with_slope=with_slope))
+        return torch.stack(head.score(*self.states(inputs), **self.logits, with_slope=with_slope))
 
     def loss(self, inputs: Inputs, weights_N, data, token_loss: Callable, with_entropy: bool) -> Loss:
         """-> Σ weight · token_loss(log-probabilities, entropies, data), and the same sums of what it logs."""
         how = dict(token_loss=token_loss, with_entropy=with_entropy, weights_N=weights_N, data=data)
-        return head.loss(*self.states(inputs), **self.head, **how)
+        return head.loss(*self.states(inputs), **self.logits, **how)
 
     def states(self, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """What the head needs: hidden states of s_t [N, H], output embedding [V, H], ids of o_t [N]."""
@@ -79,8 +79,9 @@ def decoder(lm: nn.Module) -> nn.Module:
 
 
 class MiniCritic(nn.Module):
-    """A pretrained backbone and one linear layer in fp32, zero-initialised: all critics start from V = 0, so
-    that their disagreement comes from their data alone. Values never see the temperature (slime#1928)."""
+    """A pretrained backbone and a linear layer in fp32, zero unless a checkpoint brings one: equal critics
+    differ only by what they are fitted on and in which order. Values never see the temperature (slime#1928).
+    """
 
     def __init__(self, backbone: nn.Module):
         super().__init__()

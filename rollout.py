@@ -183,7 +183,8 @@ class Response:
 
 @dataclass
 class Rollout:
-    """All responses of a step, the same on every rank, on the CPU. Column t of [B, T] is o_{t+1}'s."""
+    """All responses of a step, the same on every rank, on the CPU. Column t of a [B, T] array belongs to
+    token t of the response, counted from 0, and to the state before it."""
 
     tokens_BS: torch.Tensor  # prompt, response, padding, without gaps
     prompt_len_B: torch.Tensor

@@ -7,8 +7,11 @@
 
 Liu et al., Asymmetric Proximal Policy Optimization: mini-critics boost LLM reasoning, arXiv 2510.01656.
 
-In reading order: one step of the method, the loop around it, what a run needs, and the flags. Legend for
-shape suffixes: M critics, B responses of the step, T response tokens; mask_BT is true on response tokens.
+In reading order: one step of the method, the loop around it, what a run needs, and the flags. A tag such as
+verl#1960 is an issue of that project, where the trap was found.
+
+Legend for shape suffixes: M critics, B responses of the step, T response tokens, N all response tokens in one
+row. mask_BT is true on response tokens, group_B is the index of a response's prompt, std_BT the paper's σ.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ import asyppo
 import distributed
 import generation
 import plan
-from critics import ensemble_values, fit_critics, shard, signal_metrics, value_metrics
+from critics import correlation_metrics, ensemble_values, fit_critics, shard, value_metrics
 from distributed import RunError, StopRequest, UserError, World, gather_list, generator, number, refuse
 from distributed import load_checkpoint, save_checkpoint, saved_steps, stream_seed, together, writing
 from evaluate import evaluate, summarise
@@ -56,10 +59,11 @@ def train_step(run: Run, step: int) -> tuple[dict[str, float], Rollout, asyppo.P
         order = generator(args.seed, "shards", step)
         shards_MB = shard(rollout.group_B, len(run.critics), args.shard_by, order)
 
-        # 3. Fit each critic to the returns of its shard (targets at λ < 1 hold the values before the fit).
+        # 3. Fit each critic to the returns of its shard. Values from before the fit are in the targets at
+        # λ < 1, and with --critic-order last it is they that make the advantage.
         rewards_BT = asyppo.terminal_rewards(rollout.rewards_B, mask_BT)
-        old_values = args.critic_order == "last" or args.critic_lam < 1
-        before_MBT = run.values(rollout, watch) if old_values else None
+        wants_before = args.critic_order == "last" or args.critic_lam < 1
+        before_MBT = run.values(rollout, watch) if wants_before else None
         returns_MBT = critic_targets(run, rewards_BT, before_MBT, mask_BT)
         with watch.phase("fit_critics"), offloaded([run.actor_optimizer], args.offload):
             metrics |= fit_critics(run.critics, run.critic_optimizers, rollout, returns_MBT, shards_MB, args,
@@ -73,17 +77,21 @@ def train_step(run: Run, step: int) -> tuple[dict[str, float], Rollout, asyppo.P
         rollout.values_MBT, rollout.shards_MB = values_MBT, shards_MB
         metrics |= value_metrics(values_MBT, std_BT, returns_MBT, rollout, shards_MB)
         if args.gate:  # critics that explain nothing add noise: the group's mean is better then (EVPO, 2026)
+            # the key is missing where all returns are equal: nothing is explained then
             metrics["gated"] = float(metrics.get("ensemble/explained_variance_heldout", 0.0) <= 0)
             if metrics["gated"]:
-                raw_BT = mask_BT * asyppo.group_advantages(rollout.rewards_B, rollout.group_B, False)[:, None]
-    else:
+                centred_B = asyppo.group_advantages(rollout.rewards_B, rollout.group_B, scale_by_std=False)
+                raw_BT = mask_BT * centred_B[:, None]
+    else:  # without critics: a group's advantages in the place of steps 2 to 4
         advantages_B = ALGORITHMS[args.algo].advantages(rollout.rewards_B, rollout.group_B, args)
         raw_BT, std_BT = mask_BT * advantages_B[:, None], None
     advantages_BT = asyppo.whiten(raw_BT, mask_BT) if args.whiten else raw_BT
     if args.whiten and (rollout.rewards_B == rollout.rewards_B[0]).all():
-        advantages_BT = torch.zeros_like(raw_BT)  # all right, or all wrong: the critics' leftover, blown up
+        # all right or all wrong: only the critics' error is left, which whitening would scale up to 1
+        advantages_BT = torch.zeros_like(raw_BT)
 
     # 5. Disagreement: no policy gradient where critics agree most, no entropy bonus where they differ most.
+    # (Both signals are σ by default; the random streams serve --mask-by random and --filter-by random alone.)
     signal_BT = token_signal(args.mask_by, std_BT, rollout, generator(args.seed, "random mask", step))
     advantage_mask_BT = asyppo.advantage_mask(signal_BT, mask_BT, mask_fraction(args, metrics))
     signal_BT = token_signal(args.filter_by, std_BT, rollout, generator(args.seed, "random filter", step))
@@ -96,7 +104,7 @@ def train_step(run: Run, step: int) -> tuple[dict[str, float], Rollout, asyppo.P
             metrics |= asyppo.update_policy(run.actor, run.actor_optimizer, rollout, data, args, step, world)
 
     if run.critics and rollout.old_slope_BT is not None:
-        metrics |= signal_metrics(values_MBT, std_BT, advantages_BT, rollout)
+        metrics |= correlation_metrics(values_MBT, std_BT, advantages_BT, rollout)
     metrics |= watch.metrics() | batch_metrics(rollout, raw_BT, data)
     metrics["tokens_per_s"] = int(mask_BT.sum()) / metrics["time/step"]
     return metrics, rollout, data
@@ -116,10 +124,11 @@ def sample_rollout(run: Run, step: int, watch: Stopwatch) -> Rollout:
         answers, rewards = verify(responses, golds, args.extract, run.reward, run.tokenizer, world)
     rollout = make_rollout(responses, golds, answers, rewards, args.group_size)
     with watch.phase("score"):
-        due = bool(args.eval_every) and step % args.eval_every == 0
-        scores = score_responses(run.actor, rollout, args.token_budget, world, with_slope=due)
-    rollout.old_logp_BT, rollout.old_entropy_BT, *slope_BT = scores
-    rollout.old_slope_BT = slope_BT[0] if due else None
+        # a third row in steps that are evaluated, by which the size of a token's gradient is logged
+        looked_at = bool(args.eval_every) and step % args.eval_every == 0
+        scores = score_responses(run.actor, rollout, args.token_budget, world, with_slope=looked_at)
+    rollout.old_logp_BT, rollout.old_entropy_BT = scores[:2]
+    rollout.old_slope_BT = scores[2] if looked_at else None
     return rollout
 
 
@@ -179,7 +188,7 @@ def train(args: argparse.Namespace, world: World) -> int:
             failures = run.verifier.failures
             metrics, rollout, data = train_step(run, step)
             metrics["verify_failures"] = sum(gather_list([run.verifier.failures - failures], world))
-            # actor and critics together
+            # one count for actor and critics together, in the place of one each
             skipped = sum(metrics.pop(key) for key in list(metrics) if key.endswith("skipped_updates"))
             if skipped and world.is_main:
                 torch.save(vars(rollout) | data._asdict(), out / f"bad-step-{step}.pt")
@@ -399,11 +408,11 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument_group("critics").add_argument
     add("--critic-lr", type=positive, default=5e-6, help="AdamW learning rate of the critics")
     add("--critic-epochs", type=least_1, default=4, help="passes of each critic over its shard of a rollout")
-    add("--critic-order", choices=("first", "last"), default="first", help="fit before or after their values make the advantage")
-    add("--critic-minibatch-size", type=least_1, help="responses per optimizer step of a critic, at most its share; default: as many steps as the actor")
+    add("--critic-order", choices=("first", "last"), default="first", help="first: fit, then ask them for the values of the advantage (the paper); last: values from before the fit")
+    add("--critic-minibatch-size", type=least_1, help="responses of its shard per optimizer step of a critic, at most; default: as many steps as the actor")
     add("--critic-warmup", type=least_0, default=0, help="rollouts before the others that fit the critics and leave the actor alone")
     add("--critic-states", type=share, nargs="+", help="fit at these fractions of each response only, e.g. 0.3 0.6 0.9 (SP3O); default: all tokens")
-    add("--critic-norm", choices=("none", "std"), default="none", help="std: a group's loss over its returns' deviation (EasyPPO)")
+    add("--critic-norm", choices=("none", "std"), default="none", help="std: a group's loss over its rewards' deviation in the shard (EasyPPO)")
     add("--gate", action=switch, default=False, help="the group's mean as baseline while critics explain nothing of unseen responses (EVPO)")
     add("--shard-by", choices=("group", "prompt", "none"), default="group", help="divide each group's responses over critics, whole prompts, or nothing")
     add("--aggregate", choices=("mean", "min", "crossfit"), default="mean", help="ensemble value; crossfit: of critics not fitted on the response")
@@ -418,10 +427,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument_group("policy objective").add_argument
     add("--algo", choices=tuple(ALGORITHMS), default="asyppo", help="sets the defaults of the flags below and above")
     add("--lr", type=positive, default=1e-6, help="AdamW learning rate of the actor")
-    add("--epochs", type=least_1, default=4, help="passes over a rollout (UTD)")
+    add("--epochs", type=least_1, default=4, help="passes over a rollout (the paper's update-to-data ratio)")
     add("--minibatch-size", type=least_1, help="responses per optimizer step at most, equal parts; default: all of the rollout")
-    add("--clip-low", type=positive, default=0.2, help="ε below 1")
-    add("--clip-high", type=positive, default=0.2, help="ε above 1")
+    add("--clip-low", type=positive, default=0.2, help="ε: the probability ratio ρ is clipped from below at 1 − ε")
+    add("--clip-high", type=positive, default=0.2, help="ε: ρ is clipped from above at 1 + ε")
     add("--entropy-coef", type=number(float, 0), default=1e-3, help="β, weight of the entropy bonus")
     signals = ("std", "entropy", "random", "none")
     add("--mask-by", choices=signals, default="std", help="tokens lowest in this get no policy gradient")
@@ -435,7 +444,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--seed", type=int, default=0, help="rules the streams data, sampling, shards and minibatches, independently")
     add("--steps", type=least_1, default=500, help="rollouts to train the actor on, after those of --critic-warmup")
     add("--token-budget", type=least_1, default=16384, help="tokens of a micro-batch, padding included: a hard bound")
-    add("--eval-every", type=least_0, default=10, help="steps between evaluations on --eval-data; first and last always")
+    add("--eval-every", type=least_0, default=10, help="steps between evaluations on --eval-data (first and last always), inside/ files and the costlier metrics; 0: none between")
     add("--eval-data", help="held-out problems, named like --data; one sampled response each")
     add("--save-every", type=least_0, default=20, help="steps between checkpoints; 0: only at the end")
     add("--keep", type=least_1, default=1, help="checkpoints to keep, the last ones")
@@ -477,7 +486,7 @@ def derive(flags: argparse.Namespace) -> argparse.Namespace:
     refuse(n_critics == 0 and "std" in by.values(),
            f"--mask-by std and --filter-by std need critics; use entropy, random or none with --algo {algo}.")
     if n_critics == 1 and "std" in by.values():
-        by = {name: "none" if signal == "std" else signal for name, signal in by.items()}
+        by = {name: "none" if chosen == "std" else chosen for name, chosen in by.items()}
         if os.environ.get("RANK", "0") == "0":
             text = "One critic has no disagreement: --mask-by std and --filter-by std become none."
             print(text, file=sys.stderr)

@@ -24,13 +24,15 @@ from rollout import Rollout
 def update_model(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Callable, rollout: Rollout,
                  rows: list[int], data: NamedTuple, args, world: World, *, epochs: int, n_minibatches: int,
                  loss_norm: str, stream: tuple, counts_BT: torch.Tensor) -> list[dict[str, float]]:
-    """Minimise the weighted mean of a per-token loss over these responses. -> what to log of each update
+    """Minimise the weighted mean of a per-token loss over the responses `rows`. -> what to log of each update
 
-    loss(inputs, weights_N, data_N) -> the sum of a micro-batch's weighted losses, and sums to log: Actor.loss
-    or MiniCritic.loss with the token_loss that it is to sum. data holds [B, T] arrays, of which loss gets the
-    micro-batch's entries. counts_BT: what each token counts before the mean is normalised. stream: name and
-    counters of the random stream that divides each pass. Logged are the loss, its sums, and the gradient's
-    norm before clipping; where that is not finite, on whichever rank, no rank applies the update."""
+    loss(inputs, weights_N, data_N) -> Σ weight · token loss of a micro-batch, and sums to log: Actor.loss or
+    MiniCritic.loss, whose token_loss (policy_loss, value_loss) is bound already. data: [B, T] arrays, cut to
+    the micro-batch. counts_BT: relative weights of the tokens, 0 or 1 as a rule; `token_weights` makes them
+    sum to 1 in each of the n_minibatches minibatches of a pass. stream: name and counters of the random
+    stream that divides a pass. Of args: seed, token_budget, max_grad_norm. Where the gradient's norm, logged
+    before clipping, is not finite on any rank, no rank applies the update.
+    """
     logged: list[dict[str, float]] = []
     bar = progress(epochs * n_minibatches, stream[0], "update", world)
     for epoch in range(epochs):

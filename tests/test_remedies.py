@@ -13,7 +13,7 @@ import asyppo
 import head
 import train
 import updates
-from critics import ensemble_values, inverse_group_std, shard, share_within, signal_metrics, state_counts
+from critics import correlation_metrics, ensemble_values, inverse_group_std, shard, share_within, state_counts
 from critics import value_metrics
 from distributed import generator
 from rollout import Response, make_rollout
@@ -409,7 +409,7 @@ def test_the_signals_are_correlated_with_entropy_and_with_the_objectives_gradien
     terms_BT = asyppo.objective(logp_BT, None, data, clip_low=0.2, clip_high=0.2, entropy_coef=0.0)
     (grad_BTV,) = torch.autograd.grad(terms_BT.sum(), logits_BTV)
     std_BT = asyppo.disagreement(values_MBT)
-    metrics = signal_metrics(values_MBT, std_BT, advantages_BT, rollout)
+    metrics = correlation_metrics(values_MBT, std_BT, advantages_BT, rollout)
     expected = {}
     for name, x_BT in (("value", values_MBT.mean(0)), ("value_std", std_BT)):
         for of, y_BT in (("entropy", rollout.old_entropy_BT), ("gradient", grad_BTV.norm(dim=2))):
