@@ -2,7 +2,8 @@
 what the critics and their disagreement are like.
 
     pip install -r experiments/requirements.txt
-    python experiments/figures.py            # experiments/claims.png and critics.png; nothing is run
+    python experiments/figures.py       # experiments/claims.png and claims_critics.png; nothing is run
+    python experiments/figures.py --results FILE --out IMAGE --critics DIR -- FLAGS      # as claims.py had them
 
 Readable in black and white: methods differ in their lines, verdicts in their marks. Bands and bars are 95 %
 intervals over seeds.
@@ -105,10 +106,13 @@ def truth(ax, rows: dict) -> None:
 def main(argv: list[str] | None = None) -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--out", type=Path, default=HERE, help="folder for the two images")
+    add = parser.add_argument
+    add("--results", type=Path, default=RESULTS)
+    add("--out", type=Path, default=HERE / "claims.png", help="first image; the second's name has _critics added")
+    add("--critics", help="as claims.py had it")
+    add("flags", nargs="*", help="behind --: as claims.py had them")
     args = parser.parse_args(argv)
-    rows = rows_by_variant(finished(args.results))
+    rows = rows_by_variant(finished(args.results), args.flags, args.critics)
     plt.style.use(HERE / "style.mplstyle")
     figure, (accuracy, entropy, effects) = plt.subplots(1, 3, figsize=(14, 4.4), width_ratios=(1, 1, 1.1))
     accuracy.set(title="Held-out accuracy (seeds)", xlabel="step", ylim=(0, 1))
@@ -117,7 +121,7 @@ def main(argv: list[str] | None = None) -> None:
     learning(accuracy, rows, "accuracy")
     learning(entropy, rows, "entropy")
     bars(effects, rows)
-    figure.savefig(args.out / "claims.png")
+    figure.savefig(args.out)
     figure, (by_sigma, by_entropy, values, filters) = plt.subplots(1, 4, figsize=(17, 4.2))
     by_sigma.set(title="What goes with σ", xlabel="tokens by σ, tenths")
     by_entropy.set(title="σ by entropy", xlabel="tokens by entropy, tenths")
@@ -127,7 +131,7 @@ def main(argv: list[str] | None = None) -> None:
     truth(values, rows)
     filters.set(title="Entropy, β = 0.03", xlabel="step", ylabel="nats a token")
     learning(filters, rows, "entropy", FILTERS)
-    figure.savefig(args.out / "critics.png")
+    figure.savefig(args.out.with_stem(args.out.stem + "_critics"))
 
 
 if __name__ == "__main__":

@@ -133,6 +133,6 @@ def test_figures_are_drawn_from_the_results_alone(tmp_path):
         for line in lines for name in ("asyppo", "min", "group shards")
     ]
     (tmp_path / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
-    figures.main(["--results", str(tmp_path / "results.jsonl"), "--out", str(tmp_path)])
-    for image in ("claims.png", "critics.png"):
+    figures.main(["--results", str(tmp_path / "results.jsonl"), "--out", str(tmp_path / "claims.png")])
+    for image in ("claims.png", "claims_critics.png"):
         assert (tmp_path / image).stat().st_size > 10_000
