@@ -193,6 +193,11 @@ class Log:
             settings = settings_of(args) | {"out": str(folder)}
             self.wandb = wandb.init(**identity, dir=folder, mode=args.wandb, config=settings)
 
+    def evaluated(self, step: int) -> bool:
+        """Is the held-out accuracy after this step in the log?"""
+        log = whole_rows(self.folder / "metrics.jsonl")
+        return any(row["step"] == step and self.eval_key in row for row in log)
+
     def write(self, metrics: dict, samples: list[dict], known: dict | None = None) -> None:
         """known, in some steps: what is known of all responses and, as [..., B, T], of their tokens."""
         if self.is_main:

@@ -179,11 +179,12 @@ def train(args: argparse.Namespace, world: World) -> int:
     run = set_up(args, world)
     args, world, out = run.args, run.world, run.folder.path
     done = load_checkpoint(out / "checkpoint", run.trained, world) if args.resume else 0
-    log, bad_steps = Log(args, out, world, done), 0
+    log, bad_steps, last_step = Log(args, out, world, done), 0, args.critic_warmup + args.steps
+    due = lambda step: step in (0, last_step) or bool(args.eval_every) and step % args.eval_every == 0
     with run.verifier, StopRequest(world) as request:
-        if run.held_out and done == 0:
-            log.write({"step": 0, log.eval_key: held_out_accuracy(run)}, [])
-        last_step = args.critic_warmup + args.steps
+        # before the first step, and what a run that was told to stop left out
+        if run.held_out and due(done) and not gather_list([log.evaluated(done)], world)[0]:
+            log.write({"step": done, log.eval_key: held_out_accuracy(run)}, [])
         for step in range(done + 1, last_step + 1):
             failures = run.verifier.failures
             metrics, rollout, data = train_step(run, step)
@@ -194,8 +195,7 @@ def train(args: argparse.Namespace, world: World) -> int:
                 torch.save(vars(rollout) | data._asdict(), out / f"bad-step-{step}.pt")
             bad_steps = bad_steps + 1 if skipped else 0
             too_bad, last = bad_steps == args.max_bad_steps, step == last_step
-            due = last or (args.eval_every and step % args.eval_every == 0)
-            if run.held_out and due and not (too_bad or request.seen()):
+            if run.held_out and due(step) and not (too_bad or request.seen()):
                 metrics[log.eval_key] = held_out_accuracy(run)
             metrics = {key: x for key, x in metrics.items() if math.isfinite(x)}
             metrics = {"step": step} | metrics | {"skipped_updates": skipped}

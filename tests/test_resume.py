@@ -77,6 +77,22 @@ def test_a_run_that_is_told_to_stop_finishes_its_step_saves_and_goes_on_where_it
     assert without_clock(whole) == without_clock(stopped)
 
 
+def test_an_evaluation_that_a_stop_left_out_is_made_up_on_resume(tmp_path, monkeypatch):
+    (tmp_path / "test.jsonl").write_text('{"problem": "1+2", "answer": "3"}\n' * 20)
+    flags = [*FEW[:-1], tmp_path / "test.jsonl", "--max-new-tokens", 24]
+    flags += ["--eval-every", 1, "--steps", 2, "--out"]
+    run("train.py", *flags, tmp_path / "whole")
+    with monkeypatch.context() as told:
+        told.setattr("train.StopRequest.seen", lambda request: signal.SIGTERM)
+        run("train.py", *flags, tmp_path / "stopped", code=128 + signal.SIGTERM)
+    assert ["eval/test" in row for row in rows(tmp_path / "stopped")] == [True, False]
+    run("train.py", *flags, tmp_path / "stopped", "--resume")
+    expected, found = (
+        [(row["step"], row["eval/test"]) for row in rows(tmp_path / name) if "eval/test" in row]
+        for name in ("whole", "stopped"))
+    assert found == expected and [step for step, _ in found] == [0, 1, 2]
+
+
 def test_a_checkpoint_of_two_copies_goes_on_in_one_copy_and_with_one_process_and_one_of_one_with_two(
     tmp_path
 ):
