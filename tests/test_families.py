@@ -182,7 +182,7 @@ def test_responses_that_are_not_those_of_generate_or_not_scored_as_drawn_are_ref
     actor = load_actor(qwen, world, torch.float32)
     check()
     with monkeypatch.context() as fault:
-        fault.setitem(actor.head, "temperature", 0.8)
+        fault.setitem(actor.logits, "temperature", 0.8)
         with pytest.raises(UserError, match="--model MODEL: .* is scored otherwise than it is drawn"):
             check()
     # the cache's rows stay where they were when a response has ended
