@@ -34,15 +34,20 @@ MARKS = {"holds": "o", "contradicted": "X", "undecided": "d"}
 FILTERS = (("β up, no filter", "-"), ("β up, filter σ 20 %", "--"), ("β up, filter entropy 20 %", ":"))
 
 
+def band(ax, x, each: list[list[float]], name: str, **how) -> None:
+    """The mean over runs, one list each, and its interval where there are two or more."""
+    ends = np.array([interval(list(at)) for at in zip(*each)])
+    ax.plot(x, ends[:, 0], label=f"{name} ({len(each)})", **how)
+    if len(each) > 1:
+        ax.fill_between(x, ends[:, 1], ends[:, 2], alpha=0.12, linewidth=0)
+
+
 def learning(ax, rows: dict, key: str, curves: tuple = CURVES) -> None:
     for name, line in curves:
         each = [dict(row["curves"][key]) for row in rows.get(name, {}).values() if key in row["curves"]]
         steps = sorted(set.intersection(*map(set, each))) if each else []
         if steps:
-            ends = np.array([interval([one[step] for one in each]) for step in steps])
-            ax.plot(steps, ends[:, 0], linestyle=line, label=f"{name} ({len(each)})")
-            if len(each) > 1:
-                ax.fill_between(steps, ends[:, 1], ends[:, 2], alpha=0.12, linewidth=0)
+            band(ax, steps, [[one[step] for step in steps] for one in each], name, linestyle=line)
     if ax.lines:
         ax.legend()
 
@@ -71,11 +76,7 @@ def by_tenths(ax, rows: dict, pairs: tuple[tuple[str, str], ...]) -> None:
     for pair, line in pairs:
         each = [row["tenths"][pair] for row in rows["asyppo"].values() if pair in row.get("tenths", {})]
         if each:
-            ends = np.array([interval(list(tenth)) for tenth in zip(*each)])
-            label = f"{pair.split()[0]} ({len(each)})"
-            ax.plot(range(1, 11), ends[:, 0], linestyle=line, marker=".", label=label)
-            if len(each) > 1:
-                ax.fill_between(range(1, 11), ends[:, 1], ends[:, 2], alpha=0.12, linewidth=0)
+            band(ax, range(1, 11), each, pair.split()[0], linestyle=line, marker=".")
             ax.legend()
     ax.axhline(1, color="#8a8f98", linewidth=0.8)
     ax.set(ylim=(0, None), ylabel="mean, the average token is 1", xticks=range(1, 11))

@@ -206,7 +206,7 @@ def test_a_machine_holds_a_copy_of_its_own_if_it_fits_there_else_all_share_one(
         assert settled.offload == (offload if expected == shape else "all")
 
 
-def test_few_responses_under_way_are_no_reason_to_share_one_copy(qwen3, monkeypatch):
+def test_few_responses_under_way_are_no_reason_to_share_one_copy(qwen3):
     args = train.parse_args(list(map(str, flags_of(qwen3, "--offload", "none"))))
     evaluation = argparse.Namespace(model=args.model, max_new_tokens=8192)
     for args, critics, gib in ((args, [qwen3 / "0.6B"] * 2, 88), (evaluation, None, 30)):
