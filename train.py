@@ -375,7 +375,7 @@ TINY = Path(__file__).resolve().parent / "tiny"
 TINY_DEFAULTS = (  # without a --model: minutes on a CPU
     dict(model=f"{TINY}/actor", data=f"{TINY}/train.jsonl", eval_data=f"{TINY}/test.jsonl", n_problems=0)
     | dict(prompts_per_step=16, group_size=16, max_new_tokens=80, token_budget=4096, generate_batch=256)
-    | dict(lr=5e-5, minibatch_size=128, critic_lr=1e-4, critic_minibatch_size=32)
+    | dict(lr=5e-5, minibatch_size=128, critic_lr=1e-4, critic_minibatch_size=16)
     | dict(steps=15, eval_every=5, gradient_checkpointing=False)
 )
 
