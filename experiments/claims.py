@@ -162,6 +162,11 @@ def area(row: dict) -> float:
     return sum(pieces) / (points[-1][0] - points[0][0])
 
 
+def end(row: dict) -> float:
+    """Held-out accuracy after the last step."""
+    return row["curves"]["accuracy"][-1][1]
+
+
 def truth(row: dict) -> float:
     """How near the critics' mean is to the Monte-Carlo values: minus the root of its mean squared error."""
     return -math.sqrt(max(0.0, row["values"]["their mean"][0])) if "values" in row else math.nan
@@ -169,6 +174,7 @@ def truth(row: dict) -> float:
 
 SCORES = {
     "area": area,
+    "end": end,
     "sigma": lambda row: mean_of(row, "value_std_p50"),
     "sigma_entropy": lambda row: mean_of(row, "value_std_entropy_corr"),
     "sigma_gradient": lambda row: mean_of(row, "value_std_gradient_corr"),
@@ -204,24 +210,30 @@ def verdict(claim: Claim, differences: list[float]) -> str:
     return f"undecided here (about {seeds} seeds would decide)"
 
 
-def differences(claim: Claim, rows: dict) -> list[float]:
-    """Score of a − score of b for each seed of which both have it."""
-    score, (a, b) = SCORES[claim.score], (rows.get(name, {}) for name in (claim.a, claim.b))
+def differences(claim: Claim, rows: dict, score: str | None = None) -> list[float]:
+    """Score of a − score of b for each seed of which both have it; score: another than the claim's."""
+    score, (a, b) = SCORES[score or claim.score], (rows.get(name, {}) for name in (claim.a, claim.b))
     seeds = sorted(a if claim.b is None else a.keys() & b.keys())
     each = (score(a[seed]) - (0 if claim.b is None else score(b[seed])) for seed in seeds)
     return [difference for difference in each if math.isfinite(difference)]
 
 
+def written(each: list[float]) -> str:
+    middle, low, high = interval(each)
+    text = f"{middle:+.3f} ({low:+.3f} … {high:+.3f})" if len(each) > 1 else f"{middle:+.3f}"
+    return text.replace("-", "−")
+
+
 def table(rows: dict, claims: list[Claim]) -> str:
-    """Markdown; rows: variant -> seed -> the run's line."""
-    lines = ["| | claim | A | B | score | A − B (95 %) | seeds | verdict |", "| --- " * 8 + "|"]
+    """Markdown; rows: variant -> seed -> the run's line. The end is there to be seen: verdicts are by the
+    claim's score."""
+    lines = ["| | claim | A | B | score | A − B (95 %) | at the end | seeds | verdict |", "| --- " * 9 + "|"]
     for claim in claims:
         each = differences(claim, rows)
         if each:
-            middle, low, high = interval(each)
-            text = f"{middle:+.3f} ({low:+.3f} … {high:+.3f})" if len(each) > 1 else f"{middle:+.3f}"
-            a, b, score = claim.a, claim.b or "0", claim.score
-            cells = (claim.name, claim.sentence, a, b, score, text, len(each), verdict(claim, each))
+            at_end = written(differences(claim, rows, "end")) if claim.score == "area" else ""
+            cells = (claim.name, claim.sentence, claim.a, claim.b or "0", claim.score, written(each), at_end,
+                     len(each), verdict(claim, each))
             lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
 

@@ -47,6 +47,8 @@ def test_seeds_are_paired_and_the_area_is_that_of_trapezoids():
     rows = {"a": {0: made_up(0.5, 0), 2: made_up(0.9, 2)}, "b": b}
     assert differences(BETTER, rows) == pytest.approx([0.1, 0.2])
     assert "| +0.150 (" in table(rows, [BETTER]) and "| 2 |" in table(rows, [BETTER])
+    late = {"a": {0: {"seed": 0, "curves": {"accuracy": [[0, 0.1], [10, 0.9]]}}}, "b": {0: made_up(0.5, 0)}}
+    assert "| +0.000 | +0.400 | 1 |" in table(late, [BETTER]), "equal areas, another end"
     unmeasured = Claim("X", "a knows more", "a", "b", "truth")
     assert differences(unmeasured, rows) == [], "a score that a run lacks says nothing"
     assert differences(BETTER, {"a": rows["a"]}) == [] and table({}, [BETTER]).count("\n") == 1
