@@ -21,17 +21,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from experiments.claims import (
-    CLAIMS, MEASURED, RESULTS, SCORES, differences, finished, interval, rows_by_variant, verdict)
+    CLAIMS, MEASURED, RESULTS, SCORES, VARIANTS, differences, finished, interval, rows_by_variant,
+    verdict)
 
 HERE = Path(__file__).resolve().parent
-CURVES = (
-    ("asyppo", "-"), ("ppo", "--"), ("grpo", ":"), ("one mini-critic", "-."),
-    ("no mask", (0, (5, 1, 1, 1, 1, 1))),
-)
+CURVES = ("asyppo", "ppo", "grpo", "one mini-critic", "no mask")
+FILTERS = ("β up, no filter", "β up, filter σ 20 %", "β up, filter entropy 20 %")
+LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 MARKS = {"holds": "o", "contradicted": "X", "undecided": "d"}
-
-
-FILTERS = (("β up, no filter", "-"), ("β up, filter σ 20 %", "--"), ("β up, filter entropy 20 %", ":"))
 
 
 def band(ax, x, each: list[list[float]], name: str, **how) -> None:
@@ -42,8 +39,8 @@ def band(ax, x, each: list[list[float]], name: str, **how) -> None:
         ax.fill_between(x, ends[:, 1], ends[:, 2], alpha=0.12, linewidth=0)
 
 
-def learning(ax, rows: dict, key: str, curves: tuple = CURVES) -> None:
-    for name, line in curves:
+def learning(ax, rows: dict, key: str, names: list[str]) -> None:
+    for name, line in zip(names, LINES):
         each = [dict(row["curves"][key]) for row in rows.get(name, {}).values() if key in row["curves"]]
         steps = sorted(set.intersection(*map(set, each))) if each else []
         if steps:
@@ -111,6 +108,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--results", type=Path, default=RESULTS)
     add("--out", type=Path, default=HERE / "claims.png", help="first image; the second's name has _critics added")
     add("--critics", help="as claims.py had it")
+    add("--curves", nargs="+", choices=VARIANTS, default=CURVES, metavar="NAME", help="at most six, as claims.py calls them")
     add("flags", nargs="*", help="behind --: as claims.py had them")
     args = parser.parse_args(argv)
     rows = rows_by_variant(finished(args.results), args.flags, args.critics)
@@ -119,8 +117,8 @@ def main(argv: list[str] | None = None) -> None:
     accuracy.set(title="Held-out accuracy (seeds)", xlabel="step", ylim=(0, 1))
     entropy.set(title="Entropy of the policy", xlabel="step", ylabel="nats a token")
     effects.set(title="What a claim gains", xlabel="difference of mean held-out accuracy")
-    learning(accuracy, rows, "accuracy")
-    learning(entropy, rows, "entropy")
+    learning(accuracy, rows, "accuracy", args.curves)
+    learning(entropy, rows, "entropy", args.curves)
     bars(effects, rows)
     figure.savefig(args.out)
     figure, (by_sigma, by_entropy, values, filters) = plt.subplots(1, 4, figsize=(17, 4.2))
