@@ -206,7 +206,7 @@ def verdict(claim: Claim, differences: list[float]) -> str:
         return "contradicted"
     if len(differences) < 2:
         return "undecided here (one seed)"
-    seeds = math.ceil((2 * 2 * statistics.stdev(differences) / delta) ** 2)
+    seeds = max(len(differences) + 1, math.ceil((2 * 2 * statistics.stdev(differences) / delta) ** 2))
     return f"undecided here (about {seeds} seeds would decide)"
 
 

@@ -39,6 +39,7 @@ def test_the_interval_is_students():
     assert (middle, low, high) == pytest.approx((0.02, 0.02 - 0.02484, 0.02 + 0.02484), abs=1e-5)
     # undecided: half-widths of δ / 2 need (2 · 2 · 0.01 / 0.01)² seeds
     assert "about 16 seeds" in verdict(BETTER, [0.01, 0.02, 0.03])
+    assert "about 4 seeds" in verdict(BETTER, [0.007, 0.009, 0.011]), "more than there are"
 
 
 def test_seeds_are_paired_and_the_area_is_that_of_trapezoids():
