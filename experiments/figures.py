@@ -3,7 +3,7 @@ what the critics and their disagreement are like.
 
     pip install -r experiments/requirements.txt
     python experiments/figures.py       # experiments/claims.png and claims_critics.png; nothing is run
-    python experiments/figures.py --results FILE --out IMAGE --critics DIR -- FLAGS      # as claims.py had them
+    python experiments/figures.py --results FILE --out IMAGE --critics DIR -- FLAGS   # as claims.py had them
 
 Readable in black and white: methods differ in their lines, verdicts in their marks. Bands and bars are 95 %
 intervals over seeds.
@@ -21,14 +21,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from experiments.claims import (
-    CLAIMS, MEASURED, RESULTS, SCORES, VARIANTS, differences, finished, interval, rows_by_variant,
+    CLAIMS, MEASURED, RESULTS, SCORES, VARIANTS, Claim, differences, finished, interval, rows_by_variant,
     verdict)
 
 HERE = Path(__file__).resolve().parent
 CURVES = ("asyppo", "ppo", "grpo", "one mini-critic", "no mask")
 FILTERS = ("β up, no filter", "β up, filter σ 20 %", "β up, filter entropy 20 %")
 LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
-MARKS = {"holds": "o", "contradicted": "X", "undecided": "d"}
+MARKS = {"holds": "o", "contradicted": "X", "no gain": "s", "undecided": "d"}
 
 
 def band(ax, x, each: list[list[float]], name: str, **how) -> None:
@@ -49,18 +49,15 @@ def learning(ax, rows: dict, key: str, names: list[str]) -> None:
         ax.legend()
 
 
-def bars(ax, rows: dict) -> None:
-    """A − B of every claim about accuracy that two seeds or more speak of."""
-    shown = [
-        (f"{claim.name}: {claim.a} − {claim.b}", claim, each) for claim in CLAIMS
-        if claim.score == "area" and len(each := differences(claim, rows)) > 1
-    ]
+def bars(ax, shown: list[tuple[str, Claim, list[float]]]) -> None:
+    """A − B of each of these claims."""
     for y, (_, claim, each) in enumerate(shown):
         middle, low, high = interval(each)
-        word = verdict(claim, each).split()[0]
+        word = next(word for word in MARKS if verdict(claim, each).startswith(word))
         ends = [[middle - low], [high - middle]]
         ax.errorbar(middle, y, xerr=ends, fmt=MARKS[word], color="#1f2937", capsize=3)
     ax.axvline(0, color="#8a8f98")
+    ax.axvspan(-Claim.delta, Claim.delta, color="#8a8f98", alpha=0.2, linewidth=0, label="less than δ")
     ax.set_yticks(range(len(shown)), [label for label, *_ in shown])
     ax.invert_yaxis()
     for word, mark in MARKS.items():
@@ -113,13 +110,19 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     rows = rows_by_variant(finished(args.results), args.flags, args.critics)
     plt.style.use(HERE / "style.mplstyle")
-    figure, (accuracy, entropy, effects) = plt.subplots(1, 3, figsize=(14, 4.4), width_ratios=(1, 1, 1.1))
+    # of every claim about mean accuracy that two seeds or more speak of
+    shown = [
+        (f"{claim.name}: {claim.a} − {claim.b}", claim, each) for claim in CLAIMS
+        if claim.score == "area" and len(each := differences(claim, rows)) > 1
+    ]
+    size = (14, max(4.4, 0.25 * len(shown)))
+    figure, (accuracy, entropy, effects) = plt.subplots(1, 3, figsize=size, width_ratios=(1, 1, 1.1))
     accuracy.set(title="Held-out accuracy (seeds)", xlabel="step", ylim=(0, 1))
     entropy.set(title="Entropy of the policy", xlabel="step", ylabel="nats a token")
     effects.set(title="What a claim gains", xlabel="difference of mean held-out accuracy")
     learning(accuracy, rows, "accuracy", args.curves)
     learning(entropy, rows, "entropy", args.curves)
-    bars(effects, rows)
+    bars(effects, shown)
     figure.savefig(args.out)
     figure, (by_sigma, by_entropy, values, filters) = plt.subplots(1, 4, figsize=(17, 4.2))
     by_sigma.set(title="What goes with σ", xlabel="tokens by σ, tenths")

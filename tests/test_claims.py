@@ -23,8 +23,12 @@ NO_WORSE = Claim("X", "a is no worse than b", "a", "b", delta=0.01, no_worse=Tru
     # deviation 0.01, three seeds: the interval is ± 4.303 · 0.01 / √3 = 0.0248
     (BETTER, (0.02, 0.03, 0.04), "holds"),
     (BETTER, (0.01, 0.02, 0.03), "undecided"),
-    (BETTER, (-0.03, -0.02, -0.01), "contradicted"),
-    (BETTER, (0.001, 0.0011, 0.0012), "contradicted"),  # surely above 0, as surely too small to count
+    (BETTER, (-0.05, -0.04, -0.03), "contradicted"),
+    (BETTER, (-0.03, -0.02, -0.01), "no gain"),  # perhaps none, surely not + 0.01
+    (BETTER, (0.001, 0.0011, 0.0012), "no gain"),  # surely above 0, as surely too small to count
+    (BETTER, (-0.001, 0.0, 0.001), "no gain"),
+    (BETTER, (0.0, 0.0, 0.0), "undecided here (A and B were the same runs)"),
+    (NO_WORSE, (0.0, 0.0, 0.0), "undecided here (A and B were the same runs)"),
     (BETTER, (0.05,), "undecided here (one seed)"),
     (NO_WORSE, (0.01, 0.02, 0.03), "holds"),
     (NO_WORSE, (-0.01, 0.0, 0.01), "undecided"),
@@ -44,6 +48,9 @@ def test_the_interval_is_students():
 
 def test_seeds_are_paired_and_the_area_is_that_of_trapezoids():
     assert area({"curves": {"accuracy": [[0, 0.2], [5, 0.6], [15, 0.8]]}}) == pytest.approx((2 + 7) / 15)
+    # two rollouts of warm-up, which leave the actor alone, are none
+    warm = {"flags": "--critic-warmup 2 --gate", "curves": {"accuracy": [[0, 0.2], [7, 0.6], [17, 0.8]]}}
+    assert area(warm) == pytest.approx((2 + 7) / 15)
     b = {0: made_up(0.4, 0), 1: made_up(0.1, 1), 2: made_up(0.7, 2)}
     rows = {"a": {0: made_up(0.5, 0), 2: made_up(0.9, 2)}, "b": b}
     assert differences(BETTER, rows) == pytest.approx([0.1, 0.2])
@@ -84,9 +91,24 @@ def test_runs_are_made_once_and_leave_a_line_from_which_the_verdict_is_drawn(tmp
     assert "--aggregate min" in other["flags"] and "values" not in other
     assert "0 runs finished" in run(*command, *flags).stdout
     assert "undecided here (one seed)" in run(*command, "--table", *flags).stdout
+    # flags that would undo a variant's own leave its claims out: it would be the other side's twin
+    assert "0 variants" in run(*command, "--list", *flags, "--aggregate", "mean").stdout
+    # a last line that a kill has cut is made again
+    (tmp_path / "results.jsonl").write_text(json.dumps(line) + "\n" + json.dumps(other)[:50])
+    assert "1 runs done, 1 to do" in run(*command, "--list", *flags).stdout
+    assert json.loads((tmp_path / "results.jsonl").read_text()) == line
     # one that fails is said, with where its words are, and costs the others nothing
     failed = run(*command, "--folder", tmp_path / "bad", "--", *few, "--n-problems", 10**9, code=1)
     assert "0 runs finished, 2 failed" in failed.stdout and "log.txt" in failed.stderr + failed.stdout
+
+
+def test_the_lowest_fifth_is_held_against_the_average_token():
+    tenths = {"entropy by sigma": [0.5, 0.7] + [1.1] * 8, "sigma by entropy": [1.3, 1.1] + [0.95] * 8}
+    row = {"seed": 0, "tenths": tenths, "curves": {}}
+    less, no_lower = (claim for claim in CLAIMS if claim.name == "C6")
+    assert differences(less, {"asyppo": {0: row}}) == pytest.approx([0.4])
+    assert differences(no_lower, {"asyppo": {0: row}}) == pytest.approx([0.2])
+    assert differences(less, {"asyppo": {0: row | {"tenths": {}}}}) == []
 
 
 def test_what_goes_with_sigma_is_seen_in_tenths_of_the_response_tokens(tmp_path):
