@@ -44,7 +44,7 @@ RESULTS = ROOT / "experiments/results.jsonl"
 BASE = "--eval-every 3 --save-every 5"
 
 NO_MASKS = "--mask-by none --filter-by none"
-EXPLORE = "--entropy-coef 0.03"  # where an entropy bonus can take over
+EXPLORE = "--entropy-coef 0.1"  # where the entropy bonus can take over (experiments/README.md)
 VARIANTS = {
     "asyppo": "",
     "ppo": "--algo ppo",

@@ -131,7 +131,7 @@ def main(argv: list[str] | None = None) -> None:
     by_tenths(by_sigma, rows, (("entropy by sigma", "-"), ("gradient by sigma", "--")))
     by_tenths(by_entropy, rows, (("sigma by entropy", "-"),))
     truth(values, rows)
-    filters.set(title="Entropy, β = 0.03", xlabel="step", ylabel="nats a token")
+    filters.set(title="Entropy, β = 0.1", xlabel="step", ylabel="nats a token")
     learning(filters, rows, "entropy", FILTERS)
     figure.savefig(args.out.with_stem(args.out.stem + "_critics"))
 
