@@ -399,7 +399,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("name --critics before the --, for not all runs have mini-critics")
 
     # what a variant sets must not be set otherwise, or it would be another one's twin
-    given = {*args.flags, *(["--critics"] if args.critics else [])}
+    given = {word for word in [*args.flags, *(["--critics"] if args.critics else [])] if word[:2] == "--"}
     lost = {name for name, flags in VARIANTS.items() if given.intersection(shlex.split(flags))}
     claims = [claim for claim in CLAIMS if not args.claim or claim.name in args.claim]
     claims = [claim for claim in claims if not {claim.a, claim.b} & lost]

@@ -47,6 +47,8 @@ def learning(ax, rows: dict, key: str, names: list[str]) -> None:
             band(ax, steps, [[one[step] for step in steps] for one in each], name, linestyle=line)
     if ax.lines:
         ax.legend()
+    else:
+        ax.set_visible(False)
 
 
 def bars(ax, shown: list[tuple[str, Claim, list[float]]]) -> None:
@@ -81,6 +83,7 @@ def truth(ax, rows: dict) -> None:
     its changes within a response go with theirs; a mark a seed, and their mean."""
     names = [name for name in MEASURED if any("values" in row for row in rows.get(name, {}).values())]
     labels = []
+    ax.set_visible(bool(names))
     for x, name in enumerate(names):
         measured = [row for row in rows[name].values() if "values" in row]
         labels.append(f"{name}\n({len(measured)})")

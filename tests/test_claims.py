@@ -93,6 +93,8 @@ def test_runs_are_made_once_and_leave_a_line_from_which_the_verdict_is_drawn(tmp
     assert "undecided here (one seed)" in run(*command, "--table", *flags).stdout
     # flags that would undo a variant's own leave its claims out: it would be the other side's twin
     assert "0 variants" in run(*command, "--list", *flags, "--aggregate", "mean").stdout
+    few_prompts = run("experiments/claims.py", "--claim", "C4", "C10", "--list", "--", "--group-size", 8).stdout
+    assert "8 passes" in few_prompts and "G 32" not in few_prompts
     # a last line that a kill has cut is made again
     (tmp_path / "results.jsonl").write_text(json.dumps(line) + "\n" + json.dumps(other)[:50])
     assert "1 runs done, 1 to do" in run(*command, "--list", *flags).stdout
