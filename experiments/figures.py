@@ -64,7 +64,7 @@ def bars(ax, shown: list[tuple[str, Claim, list[float]]]) -> None:
     ax.invert_yaxis()
     for word, mark in MARKS.items():
         ax.plot([], [], mark, color="#1f2937", label=word)
-    ax.legend()
+    ax.legend(loc="upper right", bbox_to_anchor=(1, -0.14), ncols=len(MARKS) + 1)
 
 
 def by_tenths(ax, rows: dict, pairs: tuple[tuple[str, str], ...]) -> None:
