@@ -30,6 +30,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
@@ -290,12 +291,12 @@ def digest_of(flags: str, seed: int) -> str:
 
 
 def finished(results: Path) -> dict[str, dict]:
-    """digest -> line; a last one that a kill has cut is taken away."""
-    text = results.read_text() if results.exists() else ""
-    if not text.endswith("\n"):
-        text = text[: text.rfind("\n") + 1]
-        results.write_text(text)
-    return {row["digest"]: row for row in map(json.loads, text.splitlines())}
+    """digest -> line, without those that a kill has cut."""
+    rows = []
+    for line in results.read_text().splitlines() if results.exists() else []:
+        with suppress(ValueError):
+            rows.append(json.loads(line))
+    return {row["digest"]: row for row in rows}
 
 
 def tenths(run: Path) -> dict[str, list[float]]:
@@ -361,8 +362,10 @@ def run_all(missing: list[tuple[str, int]], folder: Path, results: Path, jobs: i
 
     def one(flags: str, seed: int) -> None:
         row = run(flags, seed, folder / digest_of(flags, seed), flags in measured)
-        with lock, results.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        with lock, results.open("a+b") as file:
+            file.seek(-min(1, file.tell()), os.SEEK_END)
+            cut = file.read() not in (b"", b"\n")  # by a kill: the new line must not go on behind it
+            file.write(b"\n" * cut + json.dumps(row).encode() + b"\n")
 
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(missing), unit="run", smoothing=0) as bar:
         runs = [pool.submit(one, *each) for each in missing]

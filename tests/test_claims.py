@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from experiments.claims import (
-    CLAIMS, VARIANTS, Claim, area, differences, flags_of, interval, table, tenths, verdict)
+    CLAIMS, VARIANTS, Claim, area, differences, finished, flags_of, interval, run_all, table, tenths,
+    verdict)
 from experiments.values import errors
 from tests.runs import FEW, run
 
@@ -95,13 +96,21 @@ def test_runs_are_made_once_and_leave_a_line_from_which_the_verdict_is_drawn(tmp
     assert "0 variants" in run(*command, "--list", *flags, "--aggregate", "mean").stdout
     few_prompts = run("experiments/claims.py", "--claim", "C4", "C10", "--list", "--", "--group-size", 8).stdout
     assert "8 passes" in few_prompts and "G 32" not in few_prompts
-    # a last line that a kill has cut is made again
-    (tmp_path / "results.jsonl").write_text(json.dumps(line) + "\n" + json.dumps(other)[:50])
-    assert "1 runs done, 1 to do" in run(*command, "--list", *flags).stdout
-    assert json.loads((tmp_path / "results.jsonl").read_text()) == line
     # one that fails is said, with where its words are, and costs the others nothing
     failed = run(*command, "--folder", tmp_path / "bad", "--", *few, "--n-problems", 10**9, code=1)
     assert "0 runs finished, 2 failed" in failed.stdout and "log.txt" in failed.stderr + failed.stdout
+
+
+@pytest.mark.parametrize("before, kept", [
+    (None, []), ("", []), ('{"digest": "a"}\n', ["a"]), ('{"digest": "a"}\n{"digest": "cu', ["a"]),
+])
+def test_a_line_that_a_kill_has_cut_costs_no_other(before, kept, tmp_path, monkeypatch):
+    results = tmp_path / "results.jsonl"
+    if before is not None:
+        results.write_text(before)
+    monkeypatch.setattr("experiments.claims.run", lambda flags, seed, *_: {"digest": f"new {seed}"})
+    assert run_all([("", 0), ("", 1)], tmp_path, results, 1, set()) == 0
+    assert [*finished(results)] == [*kept, "new 0", "new 1"]
 
 
 def test_the_lowest_fifth_is_held_against_the_average_token():
