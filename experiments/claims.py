@@ -30,15 +30,18 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from distributed import replace_text
+from folder import append_rows, jsonl, whole_rows
+
 RESULTS = ROOT / "experiments/results.jsonl"
 
 # the regime: the embedded default, evaluated more often; no checkpoint but the last
@@ -189,17 +192,17 @@ def truth(row: dict) -> float:
     return -math.sqrt(max(0.0, row["values"]["their mean"][0])) if "values" in row else math.nan
 
 
-def lowest_fifth(pair: str) -> Callable[[dict], float]:
+def lowest_fifth(row: dict, pair: str) -> float:
     """How far below the average token the lowest fifth by one thing is in the other, a share; see tenths."""
-    return lambda row: 1 - statistics.fmean(row["tenths"][pair][:2]) if row.get("tenths") else math.nan
+    return 1 - statistics.fmean(row["tenths"][pair][:2]) if row.get("tenths") else math.nan
 
 
 SCORES = {
     "area": area,
     "end": end,
     "sigma": lambda row: mean_of(row, "value_std_p50"),
-    "low_sigma": lowest_fifth("entropy by sigma"),
-    "low_entropy": lambda row: -lowest_fifth("sigma by entropy")(row),
+    "low_sigma": lambda row: lowest_fifth(row, "entropy by sigma"),
+    "low_entropy": lambda row: -lowest_fifth(row, "sigma by entropy"),
     "sigma_gradient": lambda row: mean_of(row, "value_std_gradient_corr"),
     "truth": truth,
 }
@@ -252,16 +255,16 @@ def written(each: list[float]) -> str:
 def table(rows: dict, claims: list[Claim]) -> str:
     """Markdown; rows: variant -> seed -> the run's line. The end is there to be seen: verdicts are by the
     claim's score."""
-    heads = ("", "claim", "A", "B", "score, δ", "A − B (95 %)", "at the end", "seeds", "verdict")
-    lines = [f"| {' | '.join(heads)} |".replace("|  |", "| |"), "| --- " * len(heads) + "|"]
+    head = ("", "claim", "A", "B", "score, δ", "A − B (95 %)", "at the end", "seeds", "verdict")
+    lines = [head, ["---"] * len(head)]
     for claim in claims:
         each = differences(claim, rows)
         if each:
             at_end = written(differences(claim, rows, "end")) if claim.score == "area" else ""
-            cells = (claim.name, claim.sentence, claim.a, claim.b or "0", f"{claim.score}, {claim.delta:g}",
-                     written(each), at_end, len(each), verdict(claim, each))
-            lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines)
+            lines.append((claim.name, claim.sentence, claim.a, claim.b or "0",
+                          f"{claim.score}, {claim.delta:g}", written(each), at_end, len(each),
+                          verdict(claim, each)))
+    return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in lines)
 
 
 def flags_of(name: str, more: list[str] = (), critics: str | None = None) -> str:
@@ -291,12 +294,8 @@ def digest_of(flags: str, seed: int) -> str:
 
 
 def finished(results: Path) -> dict[str, dict]:
-    """digest -> line, without those that a kill has cut."""
-    rows = []
-    for line in results.read_text().splitlines() if results.exists() else []:
-        with suppress(ValueError):
-            rows.append(json.loads(line))
-    return {row["digest"]: row for row in rows}
+    """digest -> line"""
+    return {row["digest"]: row for row in whole_rows(results)}
 
 
 def tenths(run: Path) -> dict[str, list[float]]:
@@ -321,7 +320,7 @@ def tenths(run: Path) -> dict[str, list[float]]:
 
 def line_of(folder: Path, flags: str, seed: int) -> dict:
     """What is kept of a finished run: its settings, and curves as [step, value] to four digits."""
-    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    metrics = whole_rows(folder / "metrics.jsonl")
     config = json.loads((folder / "config.json").read_text())
     curves = {key: [[m["step"], float(f"{m[key]:.4g}")] for m in metrics if key in m] for key in KEPT}
     curves["accuracy"] = [[m["step"], m[k]] for m in metrics for k in m if k.startswith("eval/")]
@@ -359,13 +358,12 @@ def run_all(missing: list[tuple[str, int]], folder: Path, results: Path, jobs: i
     """Run what is missing, `jobs` at a time, a line of results each; measured: flags of those to be held
     against Monte-Carlo values. -> how many failed"""
     lock, failed = threading.Lock(), 0
+    replace_text(results, jsonl(whole_rows(results)))  # no new line behind one that a kill has cut
 
     def one(flags: str, seed: int) -> None:
         row = run(flags, seed, folder / digest_of(flags, seed), flags in measured)
-        with lock, results.open("a+b") as file:
-            file.seek(-min(1, file.tell()), os.SEEK_END)
-            cut = file.read() not in (b"", b"\n")  # by a kill: the new line must not go on behind it
-            file.write(b"\n" * cut + json.dumps(row).encode() + b"\n")
+        with lock:
+            append_rows(results, [row])
 
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(missing), unit="run", smoothing=0) as bar:
         runs = [pool.submit(one, *each) for each in missing]
@@ -402,7 +400,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("name --critics before the --, for not all runs have mini-critics")
 
     # what a variant sets must not be set otherwise, or it would be another one's twin
-    given = {word for word in [*args.flags, *(["--critics"] if args.critics else [])] if word[:2] == "--"}
+    given = {word.split("=")[0] for word in args.flags if word.startswith("--")}
+    given |= {"--critics"} if args.critics else set()
     lost = {name for name, flags in VARIANTS.items() if given.intersection(shlex.split(flags))}
     claims = [claim for claim in CLAIMS if not args.claim or claim.name in args.claim]
     claims = [claim for claim in claims if not {claim.a, claim.b} & lost]
