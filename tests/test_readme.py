@@ -3,14 +3,12 @@
 import re
 import shutil
 import subprocess
+import tomllib
 
 from tests.runs import ROOT
 
 README = (ROOT / "README.md").read_text()
-MODULES = (
-    "asyppo|critics|distributed|evaluate|folder|generation|head|judge|models|plan|rollout|train|updates"
-    "|verifier"
-)
+MODULES = sorted(path.stem for path in ROOT.glob("*.py"))
 
 
 def test_every_worked_change_applies_to_the_code_as_it_is(tmp_path):
@@ -36,7 +34,7 @@ def test_every_worked_change_applies_to_the_code_as_it_is(tmp_path):
 
 
 def test_every_function_that_the_readme_names_exists():
-    named = re.findall(rf"`({MODULES})\.(\w+)`", README)
+    named = re.findall(rf"`({'|'.join(MODULES)})\.(\w+)`", README)
     assert len(named) >= 15
     for module, name in named:
         if name != "py":
@@ -47,3 +45,8 @@ def test_every_function_that_the_readme_names_exists():
 def test_ci_runs_the_test_command_that_the_readme_gives():
     (command,) = re.findall(r"`(python -m pytest[^`]*)`", README)
     assert command in (ROOT / ".ci/run").read_text()
+
+
+def test_an_installed_copy_has_every_file_that_the_scripts_import():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert sorted(project["tool"]["setuptools"]["py-modules"]) == MODULES
