@@ -76,11 +76,11 @@ class World:
         return self.rank == 0
 
 
-def start(device: str, timeout: float = 30.0, shard_size: int | None = None) -> World:
+def start(device: str, timeout: float = 30.0, ranks_per_copy: int | None = None) -> World:
     """Join the process group that torchrun describes, or make one of a single process.
 
-    device: auto, cpu or cuda; timeout: minutes that a rank may keep the others waiting; shard_size: processes
-    that hold one copy of the weights together, by default a machine's (plan.py may make it all).
+    device: auto, cpu or cuda; timeout: minutes that a rank may keep the others waiting; ranks_per_copy:
+    processes that hold one copy of the weights together, by default a machine's (plan.py may make it all).
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -105,16 +105,17 @@ def start(device: str, timeout: float = 30.0, shard_size: int | None = None) -> 
     local_sizes: list[int] = [0] * size
     dist.all_gather_object(local_sizes, int(os.environ.get("LOCAL_WORLD_SIZE", size)))
     # machines of different sizes hold one copy together
-    shard_size = shard_size or (local_sizes[0] if len({*local_sizes}) == 1 else size)
-    refuse(size % shard_size,
-           f"--shard-size {shard_size} does not divide the {size} processes; give a number that does.")
+    ranks_per_copy = ranks_per_copy or (local_sizes[0] if len({*local_sizes}) == 1 else size)
+    refuse(size % ranks_per_copy,
+           f"--ranks-per-copy {ranks_per_copy} does not divide the {size} processes; give a number that "
+           "does.")
     where = torch.device(device, local_rank if device == "cuda" else None)
-    return World(rank, size, where, mesh_of(device, size, shard_size))
+    return World(rank, size, where, mesh_of(device, size, ranks_per_copy))
 
 
-def mesh_of(device: str, size: int, shard_size: int) -> DeviceMesh:
-    shape = (size // shard_size, shard_size) if shard_size < size else (size,)
-    return init_device_mesh(device, shape, mesh_dim_names=("replicate", "shard")[-len(shape) :])
+def mesh_of(device: str, size: int, ranks_per_copy: int) -> DeviceMesh:
+    shape = (size // ranks_per_copy, ranks_per_copy) if ranks_per_copy < size else (size,)
+    return init_device_mesh(device, shape, mesh_dim_names=("copies", "ranks of one")[-len(shape) :])
 
 
 def stop() -> None:
@@ -169,6 +170,20 @@ def report(script: str, error: UserError) -> int:
     return error.exit_code
 
 
+def exit_code(script: str, work: Callable[[], int | None]) -> int:
+    """Of a script whose work this is: what it returns, or that of a mistake, which is said in a sentence."""
+    try:
+        code = work() or 0
+    except UserError as error:
+        code = report(script, error)
+    except torch.OutOfMemoryError as error:
+        code = report(script, RunError(
+            f"the GPU's memory is full ({str(error)[:200]}); --resume with a smaller --generate-batch, in "
+            "training with a smaller --token-budget or a further --offload."))
+    stop()  # once work has returned: its models are gone; after a crash nothing is waited for
+    return code
+
+
 class Output(io.FileIO):
     """stdout or stderr of a run that goes on unheard when nobody reads it or its disk is full."""
 
@@ -209,7 +224,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
     add("--dtype", choices=("auto", "fp32", "bf16"), default="auto", help="compute type; auto: bf16 on GPU, else fp32")
     add("--timeout", type=number(float, 0, above=True), default=30.0, help="minutes that a rank may keep the others waiting")
-    add("--shard-size", type=number(int, 1), help="processes that hold one copy of the weights together; default: a machine's if its GPUs can hold one, else all")
+    add("--ranks-per-copy", type=number(int, 1), help="processes that hold one copy of the weights together; default: a machine's if its GPUs can hold one, else all")
 
 
 def number(kind: type, least: float, most: float = 2**31, above: bool = False) -> Callable[[str], float]:

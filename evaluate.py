@@ -22,7 +22,7 @@ import numpy as np
 import distributed
 import generation
 import plan
-from distributed import UserError, World, gather_list, number, reading, refuse, replace_text, stream_seed
+from distributed import World, gather_list, number, reading, refuse, replace_text, stream_seed
 from folder import append_rows, digest, jsonl, open_folder, settings_of, whole_rows
 from generation import Sampling, check_generation, generate_responses, sampling_of, stop_token_ids
 from models import Actor, check_config, compute_dtype, load_actor, load_tokenizer
@@ -33,7 +33,7 @@ NAMES = ("aime24", "aime25", "math500", "olympiadbench", "minervamath", "amc23")
 BENCHMARKS = {name: f"math-ai/{name}::test" for name in NAMES}
 
 # a resumed evaluation may have other ones
-MAY_CHANGE = {"out", "resume", "generate_batch", "device", "timeout", "shard_size", "compare"}
+MAY_CHANGE = {"out", "resume", "generate_batch", "device", "timeout", "ranks_per_copy", "compare"}
 
 # -- scores --------------------------------------------------------------------------------------------------
 def pass_at_k(n: int, right: int, k: int) -> float:
@@ -326,16 +326,11 @@ def run(args: argparse.Namespace, world: World) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     distributed.secure_output()
-    args, code = parse_args(argv), 0
-    try:
-        if args.compare:
-            print(compare(*args.compare))
-        else:
-            run(args, distributed.start(args.device, args.timeout, args.shard_size))
-    except UserError as error:
-        code = distributed.report("evaluate.py", error)
-    distributed.stop()
-    return code
+    args = parse_args(argv)
+    if args.compare:
+        return distributed.exit_code("evaluate.py", lambda: print(compare(*args.compare)))
+    world = lambda: distributed.start(args.device, args.timeout, args.ranks_per_copy)
+    return distributed.exit_code("evaluate.py", lambda: run(args, world()))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The bytes of every phase of a step on each GPU, before anything is loaded: from the models' configurations
-and the run's settings. From them follow --offload auto, --generate-batch auto and the default --shard-size.
+and the run's settings. From them follow --offload auto, --generate-batch auto and the default
+--ranks-per-copy.
 
 Activations are those of pre-normed attention and gated MLPs (Qwen, Llama, Mistral); others keep other ones,
 mixtures of experts above all. All this is held against what CPU runs allocate, not yet against a GPU.
@@ -62,18 +63,18 @@ def drawing(x: Size, draw: Draw, batch: int, args: Namespace) -> dict[str, float
     )
 
 
-def phases(actor: Size, critics: list[Size] | None, args, offload: str, shards: int) -> dict[str, dict]:
-    """phase -> part -> bytes on one of `shards` GPUs, less those of `drawing`. critics None: an evaluation,
+def phases(actor: Size, critics: list[Size] | None, args, offload: str, ranks: int) -> dict[str, dict]:
+    """phase -> part -> bytes on one of `ranks` GPUs, less those of `drawing`. critics None: an evaluation,
     which has one phase, and no moments."""
     models, on_gpu = (actor, *(critics or ())), offload != "all"
-    held = lambda of: sum(x.params for x in of) / shards * on_gpu
+    held = lambda of: sum(x.params for x in of) / ranks * on_gpu
     moments = lambda *updated: 8 * held(updated if offload == "moments" or critics is None else models)
     # one process in fp32 has nothing to gather (models.prepare)
-    gathers, tokens = shards > 1 or actor.item < 4 or not on_gpu, getattr(args, "token_budget", 0)
+    gathers, tokens = ranks > 1 or actor.item < 4 or not on_gpu, getattr(args, "token_budget", 0)
 
     def forward(x: Size) -> dict[str, float]:
         # the unit around the blocks, the block at work, the next one, and the buffer that it arrives in
-        gathered = x.item * (x.root + 3 * x.block) * gathers + 4 * x.block / shards * (not on_gpu)
+        gathered = x.item * (x.root + 3 * x.block) * gathers + 4 * x.block / ranks * (not on_gpu)
         # a block's turn or the head's
         turns = (tokens * x.passing, 0), (tokens * 2 * x.stream, 8 * HEAD_CHUNK * x.vocab * (x.head > 0))
         return dict(gathered=gathered) | dict(zip(("activations", "head"), max(turns, key=sum)))
@@ -102,10 +103,10 @@ def phases(actor: Size, critics: list[Size] | None, args, offload: str, shards: 
 
 
 def choose(args: Namespace, critic_names: list[str] | None, draw: Draw, item: int, processes: int,
-           shard_sizes: list[int], free: float) -> tuple[dict, str]:
-    """Settle --offload, --generate-batch and --shard-size: the least offload and the first of `shard_sizes`
-    with which all phases fit in what can be used of `free` bytes, and as many responses under way as there is
-    room for at full length, so that none outgrows it. -> these settings, the plan as text
+           copy_sizes: list[int], free: float) -> tuple[dict, str]:
+    """Settle --offload, --generate-batch and --ranks-per-copy: the least offload and the first of
+    `copy_sizes` with which all phases fit in what can be used of `free` bytes, and as many responses under
+    way as there is room for at full length, so that none outgrows it. -> these settings, the plan as text
 
     critic_names None: an evaluation, which cannot offload. Refused is what does not fit, unless --offload was
     given, or there is none.
@@ -114,21 +115,21 @@ def choose(args: Namespace, critic_names: list[str] | None, draw: Draw, item: in
     critics = critic_names and [size_of(name, "--critics", item) for name in critic_names]
     given, training, needed = getattr(args, "offload", "none"), critic_names is not None, []
     auto = given == "auto"
-    tried = [(shards, offload) for shards in shard_sizes for offload in (OFFLOAD if auto else [given])]
+    tried = [(ranks, offload) for ranks in copy_sizes for offload in (OFFLOAD if auto else [given])]
     # weights on the CPU are slower still than weights on another machine
-    for shards, offload in sorted(tried, key=lambda each: each[1] == "all"):
-        parts = phases(actor, critics, args, offload, shards)
+    for ranks, offload in sorted(tried, key=lambda each: each[1] == "all"):
+        parts = phases(actor, critics, args, offload, ranks)
         none, one = (sum(drawing(actor, draw, n, args).values()) for n in (0, 1))
         room = (usable - sum(parts["generate"].values()) - none) / (one - none)
         batch = min(most, max(1, int(room))) if draw.batch == "auto" else draw.batch
         parts["generate"] |= drawing(actor, draw, batch, args)
         totals = {name: sum(part.values()) for name, part in parts.items()}
-        how = f" --offload {offload}" * training + f" --shard-size {shards}" * (len(shard_sizes) > 1)
+        how = f" --offload {offload}" * training + f" --ranks-per-copy {ranks}" * (len(copy_sizes) > 1)
         needed.append(gib(max(totals.values())) + (how and f" with{how}"))
         fits, roomy = max(totals.values()) <= usable, draw.batch != "auto" or batch >= min(FEW, most)
         if fits and (roomy or not auto or offload != "none"):
             break
-    text = (f"{gib(usable)} GiB of a GPU can be used, {' or '.join(map(str, shard_sizes))} share the models, "
+    text = (f"{gib(usable)} GiB of a GPU can be used, {' or '.join(map(str, copy_sizes))} share the models, "
             f"and needed are {', '.join(needed)}")
     refuse(auto and not fits, f"{text}; use more GPUs, lower --token-budget, --max-new-tokens or "
                               "--generate-batch, or name an --offload to try it nevertheless.")
@@ -136,15 +137,15 @@ def choose(args: Namespace, critic_names: list[str] | None, draw: Draw, item: in
     for name, part in {"GiB": {}, **parts}.items():
         cells = [gib(part.get(x, 0)) for x in PARTS] + [gib(totals[name])] if part else [*PARTS, "total"]
         lines.append(f"{name:<12}" + "".join(f"{cell:>12}" for cell in cells))
-    return dict(offload=offload, generate_batch=batch, shard_size=shards), "\n".join(lines)
+    return dict(offload=offload, generate_batch=batch, ranks_per_copy=ranks), "\n".join(lines)
 
 
 def preview(args: Namespace, critic_names: list[str]) -> str:
     """--plan: the plan for --gpus of --gpu-memory, as text."""
-    n_responses, shards = args.prompts_per_step * args.group_size, [args.shard_size or args.gpus]
+    n_responses, copy_sizes = args.prompts_per_step * args.group_size, [args.ranks_per_copy or args.gpus]
     draw = Draw(args.generate_batch, n_responses, args.group_size, PROMPT)
     item = 4 if args.dtype == "fp32" else 2
-    return choose(args, critic_names, draw, item, args.gpus, shards, args.gpu_memory * 2**30)[1]
+    return choose(args, critic_names, draw, item, args.gpus, copy_sizes, args.gpu_memory * 2**30)[1]
 
 
 def gib(n: float) -> str:
@@ -160,17 +161,17 @@ def settle(args: Namespace, critic_names: list[str] | None, draw: Draw,
         chosen = dict(offload="none" if given == "auto" else given)
         chosen |= dict(generate_batch=FEW if draw.batch == "auto" else draw.batch)
     else:
-        shard_sizes = [world.mesh.shape[-1]]
-        if args.shard_size is None and shard_sizes[0] < world.size:
-            shard_sizes.append(world.size)
+        copy_sizes = [world.mesh.shape[-1]]
+        if args.ranks_per_copy is None and copy_sizes[0] < world.size:
+            copy_sizes.append(world.size)
         free = min(gather_list([torch.cuda.mem_get_info()[0]], world))
         item = compute_dtype(args.dtype, world).itemsize
         with together(world):
-            planned = choose(args, critic_names, draw, item, world.size, shard_sizes, free)
+            planned = choose(args, critic_names, draw, item, world.size, copy_sizes, free)
         # rank 0's: another rank's data may not be the same, which is refused only later
         chosen, text = gather_list([planned], world)[0]
-        if (shards := chosen.pop("shard_size")) != shard_sizes[0]:
-            world = replace(world, mesh=mesh_of(world.device.type, world.size, shards))
+        if (ranks := chosen.pop("ranks_per_copy")) != copy_sizes[0]:
+            world = replace(world, mesh=mesh_of(world.device.type, world.size, ranks))
         if world.is_main:
             print(text, flush=True)
     # an evaluation has no --offload

@@ -33,7 +33,7 @@ import distributed
 import generation
 import plan
 from critics import correlation_metrics, ensemble_values, fit_critics, shard, value_metrics
-from distributed import RunError, StopRequest, UserError, World, gather_list, generator, number, refuse
+from distributed import StopRequest, UserError, World, gather_list, generator, number, refuse
 from distributed import load_checkpoint, save_checkpoint, saved_steps, stream_seed, together, writing
 from evaluate import evaluate, summarise
 from folder import GROUPS_SHOWN, Folder, Log, Stopwatch, digest, open_folder, rollout_samples
@@ -381,7 +381,7 @@ TINY_DEFAULTS = (  # without a --model: minutes on a CPU
 
 # a resumed run may have other ones
 MAY_CHANGE = {"steps", "out", "resume", "eval_every", "save_every", "keep", "max_bad_steps", "wandb"}
-MAY_CHANGE |= {"timeout", "device", "offload", "generate_batch", "token_budget", "shard_size"}
+MAY_CHANGE |= {"timeout", "device", "offload", "generate_batch", "token_budget", "ranks_per_copy"}
 MAY_CHANGE |= {"plan", "gpus", "gpu_memory"}
 
 
@@ -453,7 +453,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--resume", nargs="?", const=True, help="go on from the checkpoint in --out, or in the folder given here")
     add("--wandb", choices=("disabled", "offline", "online"), default="disabled", help="log to Weights & Biases as well")
     add("--plan", action="store_true", help="print the bytes of every phase on each GPU, from the models' configurations alone, and stop")
-    add("--gpus", type=least_1, default=1, help="with --plan: so many GPUs, which hold one copy of the weights together unless --shard-size is given")
+    add("--gpus", type=least_1, default=1, help="with --plan: so many GPUs, which hold one copy of the weights together unless --ranks-per-copy is given")
     add("--gpu-memory", type=positive, default=80.0, help="with --plan: GiB of each")
     distributed.add_flags(parser)
 
@@ -528,19 +528,10 @@ def derive(flags: argparse.Namespace) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     distributed.secure_output()
     args = parse_args(argv)
-    try:
-        if args.plan:
-            print(plan.preview(args, critic_names(args)))
-            return 0
-        code = train(args, distributed.start(args.device, args.timeout, args.shard_size))
-    except UserError as error:
-        code = distributed.report("train.py", error)
-    except torch.OutOfMemoryError as error:
-        code = distributed.report("train.py", RunError(
-            f"the GPU's memory is full ({str(error)[:200]}); --resume with a smaller --token-budget or "
-            "--generate-batch, or a further --offload."))
-    distributed.stop()  # after train has returned: its models are gone; after a crash nothing is waited for
-    return code
+    if args.plan:
+        return distributed.exit_code("train.py", lambda: print(plan.preview(args, critic_names(args))))
+    world = lambda: distributed.start(args.device, args.timeout, args.ranks_per_copy)
+    return distributed.exit_code("train.py", lambda: train(args, world()))
 
 
 if __name__ == "__main__":

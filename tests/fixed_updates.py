@@ -1,7 +1,7 @@
 """The updates of two critics and an actor on a fixed rollout, for test_processes.py.
 
 python tests/fixed_updates.py --model DIR --out FILE --token-budget N --minibatch-size N \
-    --loss-norm HOW [--shard-size N]
+    --loss-norm HOW [--ranks-per-copy N]
 """
 
 import argparse
@@ -18,7 +18,7 @@ from updates import adamw, score_responses
 
 
 def updates(flags: argparse.Namespace) -> None:
-    world = start("cpu", shard_size=flags.shard_size)
+    world = start("cpu", ranks_per_copy=flags.ranks_per_copy)
     torch.set_num_threads(1)
     rollout = make_synthetic_rollout()
     mask_BT, budget = rollout.mask_BT, flags.token_budget
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser()
     for flag, kind in dict(model=str, out=str, token_budget=int, minibatch_size=int, loss_norm=str).items():
         parser.add_argument(f"--{flag.replace('_', '-')}", type=kind, required=True)
-    parser.add_argument("--shard-size", type=int)
+    parser.add_argument("--ranks-per-copy", type=int)
     updates(parser.parse_args(argv))
     stop()
     return 0

@@ -220,8 +220,8 @@ def test_machines_that_do_not_share_what_they_must_are_told(what, sentence, tmp_
 
 
 @pytest.mark.parametrize("size, sentence", [(3, "does not divide the 1 processes"), (0, "at least 1")])
-def test_a_shard_size_that_cannot_be_is_refused(size, sentence, tmp_path):
-    assert sentence in run("train.py", "--shard-size", size, "--out", tmp_path / "run", code=2).stderr
+def test_copies_of_the_weights_that_cannot_be_are_refused(size, sentence, tmp_path):
+    assert sentence in run("train.py", "--ranks-per-copy", size, "--out", tmp_path / "run", code=2).stderr
 
 
 @pytest.mark.parametrize(

@@ -197,9 +197,9 @@ def test_a_machine_holds_a_copy_of_its_own_if_it_fits_there_else_all_share_one(
 ):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (gib * 2**30, gib * 2**30))
     monkeypatch.setattr(plan, "gather_list", lambda own, world: own)
-    monkeypatch.setattr(plan, "mesh_of", lambda device, size, shards: FakeMesh((size,)))
+    monkeypatch.setattr(plan, "mesh_of", lambda device, size, ranks: FakeMesh((size,)))
     two_machines = World(0, 2, torch.device("cuda"), FakeMesh((2, 1)))
-    for flags, expected in (([], shape), (["--shard-size", 1], (2, 1))):
+    for flags, expected in (([], shape), (["--ranks-per-copy", 1], (2, 1))):
         args = train.parse_args(list(map(str, flags_of(qwen3, *flags))))
         settled, world = plan.settle(args, [qwen3 / "0.6B"] * 2, DRAW, two_machines)
         assert world.mesh.shape == expected
@@ -211,7 +211,7 @@ def test_few_responses_under_way_are_no_reason_to_share_one_copy(qwen3):
     evaluation = argparse.Namespace(model=args.model, max_new_tokens=8192)
     for args, critics, gib in ((args, [qwen3 / "0.6B"] * 2, 88), (evaluation, None, 30)):
         settled, text = plan.choose(args, critics, DRAW, 2, 2, [1, 2], gib * 2**30)
-        assert settled["shard_size"] == 1 and settled["generate_batch"] < 16
+        assert settled["ranks_per_copy"] == 1 and settled["generate_batch"] < 16
         assert ("--offload" in text) == (critics is not None), "an evaluation has no such flag"
 
 

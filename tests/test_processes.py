@@ -25,9 +25,9 @@ def close(a: dict, b: dict, tolerance: float) -> None:
     assert norm > 0 and difference <= tolerance * norm, f"they differ by {(difference / norm).item():.2e}"
 
 
-@pytest.mark.parametrize("model, loss_norm, shard_size", [("qwen", "sequence", 2), ("llama", "token", 4)])
+@pytest.mark.parametrize("model, loss_norm, ranks_per_copy", [("qwen", "sequence", 2), ("llama", "token", 4)])
 def test_one_process_two_four_and_any_token_budget_make_the_same_update(
-    model, loss_norm, shard_size, request, tmp_path
+    model, loss_norm, ranks_per_copy, request, tmp_path
 ):
     name = request.getfixturevalue(model)
     # one process with everything in one micro-batch; a small budget; two processes; four, some with fillers,
@@ -36,7 +36,7 @@ def test_one_process_two_four_and_any_token_budget_make_the_same_update(
     runs = {
         label: updates(
             name, tmp_path / label, processes, token_budget=budget, minibatch_size=24, loss_norm=loss_norm,
-            shard_size=min(shard_size, max(1, processes))
+            ranks_per_copy=min(ranks_per_copy, max(1, processes))
         )
         for label, (processes, budget) in kinds.items()
     }

@@ -100,14 +100,14 @@ def test_a_checkpoint_of_two_copies_goes_on_in_one_copy_and_with_one_process_and
     step is, the optimizers' states have come along too."""
     copies, four, one, back = (tmp_path / name for name in ("copies", "four", "one", "two"))
     saved = ("--save-every", 1, "--keep", 2)
-    run("train.py", "--out", copies, *FEW, "--steps", 2, *saved, "--shard-size", 2, processes=4)
+    run("train.py", "--out", copies, *FEW, "--steps", 2, *saved, "--ranks-per-copy", 2, processes=4)
     for moved in (four, one):
         shutil.copytree(copies, moved)
         shutil.rmtree(moved / "model")
     run("train.py", "--out", one, *FEW, "--steps", 2, "--resume")
     assert_equal_models(copies, one)
     shutil.rmtree(four / "checkpoint/step-2")
-    run("train.py", "--out", four, *FEW, "--steps", 2, "--resume", "--shard-size", 4, processes=4)
+    run("train.py", "--out", four, *FEW, "--steps", 2, "--resume", "--ranks-per-copy", 4, processes=4)
     for name, x in weights(copies).items():
         assert (weights(four)[name] - x).norm() <= 1e-5 * (1e-3 + x.norm()), name
     run("train.py", "--out", one, *FEW, "--steps", 3, "--resume")
