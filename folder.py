@@ -214,8 +214,8 @@ class Log:
         """inside/step-N.npz: the first four groups, for experiments/inside.py (no answer is an empty one). ->
         what wandb is to show: histograms over all response tokens, and the samples as a table"""
         n, path = GROUPS_SHOWN * self.args.group_size, self.folder / f"inside/step-{step}.npz"
-        known["answers"] = [answer or "" for answer in known["answers"]]
         cut = {key: x[:, :n] if "_MB" in key else x[:n] for key, x in known.items() if x is not None}
+        cut["answers"] = [answer or "" for answer in cut["answers"]]
         with writing(path):
             path.parent.mkdir(exist_ok=True)
             np.savez_compressed(new := path.with_suffix(".new.npz"), **cut)

@@ -15,23 +15,21 @@ import torch
 HEAD_CHUNK = 256  # logits of this many tokens exist at once: 256 × 152k × 4 bytes = 156 MB
 
 
-def score(hidden_NH, weight_VH, targets_N, temperature: float, cap: float | None = None,
-          with_slope: bool = False) -> list[torch.Tensor]:
-    """-> log π(target | state), the entropy of π(· | state) in nats and, if asked for, the length of
-    ∂ log π(target | state)/∂z, √((1 − p_y)² + Σ_{i≠y} p_i²); each [N] fp32, without gradient. z: `logits`."""
-    scores = [hidden_NH.new_empty(len(hidden_NH), dtype=torch.float32) for _ in range(2 + with_slope)]
+def score(hidden_NH, weight_VH, targets_N, temperature: float, cap: float | None = None) -> torch.Tensor:
+    """-> log π(target | state), the entropy of π(· | state) in nats, and the length of ∂ log π(target |
+    state)/∂z, √((1 − p_y)² + Σ_{i≠y} p_i²), with the z of `logits`; [3, N] fp32, without gradient."""
+    scores_3N = hidden_NH.new_empty(3, len(hidden_NH), dtype=torch.float32)
     with torch.no_grad():
         for part in chunks(len(hidden_NH)):
             logp_CV = torch.log_softmax(logits(hidden_NH[part], weight_VH, temperature, cap), dim=-1)
             p_CV = logp_CV.exp()
-            scores[0][part] = logp_CV.gather(1, targets_N[part, None]).squeeze(1)
-            scores[1][part] = entropy(logp_CV, p_CV)
-            if with_slope:
-                # 1 − 2 p_y + Σ p² would leave rounding noise of a token with p_y near 1
-                p_CV.scatter_(1, targets_N[part, None], 0.0)
-                scores[2][part] = (p_CV.sum(1).square() + torch.einsum("cv,cv->c", p_CV, p_CV)).sqrt()
+            scores_3N[0, part] = logp_CV.gather(1, targets_N[part, None]).squeeze(1)
+            scores_3N[1, part] = entropy(logp_CV, p_CV)
+            # 1 − 2 p_y + Σ p² would leave rounding noise of a token with p_y near 1
+            p_CV.scatter_(1, targets_N[part, None], 0.0)
+            scores_3N[2, part] = (p_CV.sum(1).square() + torch.einsum("cv,cv->c", p_CV, p_CV)).sqrt()
             del logp_CV, p_CV  # before the next chunk's are made
-    return scores
+    return scores_3N
 
 
 def loss(hidden_NH: torch.Tensor, weight_VH: torch.Tensor, targets_N: torch.Tensor, temperature: float,

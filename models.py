@@ -51,10 +51,10 @@ class Actor(nn.Module):
         self.saved_generation_config = copy.deepcopy(lm.generation_config)
         lm.generation_config = GenerationConfig()
 
-    def score(self, inputs: Inputs, with_slope: bool = False) -> torch.Tensor:
-        """-> [2, N] fp32 without gradient: log π(o_t | s_t) and the entropy of π(· | s_t) in nats; [3, N] if
-        asked for the length of ∂ log π(o_t | s_t)/∂z."""
-        return torch.stack(head.score(*self.states(inputs), **self.logits, with_slope=with_slope))
+    def score(self, inputs: Inputs) -> torch.Tensor:
+        """-> log π(o_t | s_t), the entropy of π(· | s_t) in nats, and the length of ∂ log π(o_t | s_t)/∂z;
+        [3, N] fp32, without gradient."""
+        return head.score(*self.states(inputs), **self.logits)
 
     def loss(self, inputs: Inputs, weights_N, data, token_loss: Callable, with_entropy: bool) -> Loss:
         """-> Σ weight · token_loss(log-probabilities, entropies, data), and the same sums of what it logs."""

@@ -197,7 +197,7 @@ class Rollout:
     answers: list[str | None]  # as extracted from the responses
     old_logp_BT: torch.Tensor | None = None  # of the policy that drew them, at the sampling temperature
     old_entropy_BT: torch.Tensor | None = None
-    old_slope_BT: torch.Tensor | None = None  # length of ∂ log π(o_t | s_t)/∂z, in steps that are evaluated
+    old_slope_BT: torch.Tensor | None = None  # length of ∂ log π(o_t | s_t)/∂z
     values_MBT: torch.Tensor | None = None  # of every critic
     shards_MB: torch.Tensor | None = None  # bool: which responses each critic is fitted on
 

@@ -103,7 +103,7 @@ def train_step(run: Run, step: int) -> tuple[dict[str, float], Rollout, asyppo.P
         with watch.phase("policy"), offloaded(run.critic_optimizers, args.offload):
             metrics |= asyppo.update_policy(run.actor, run.actor_optimizer, rollout, data, args, step, world)
 
-    if run.critics and rollout.old_slope_BT is not None:
+    if run.critics and looked_into(args, step):
         metrics |= correlation_metrics(values_MBT, std_BT, advantages_BT, rollout)
     metrics |= watch.metrics() | batch_metrics(rollout, raw_BT, data)
     metrics["tokens_per_s"] = int(mask_BT.sum()) / metrics["time/step"]
@@ -124,11 +124,8 @@ def sample_rollout(run: Run, step: int, watch: Stopwatch) -> Rollout:
         answers, rewards = verify(responses, golds, args.extract, run.reward, run.tokenizer, world)
     rollout = make_rollout(responses, golds, answers, rewards, args.group_size)
     with watch.phase("score"):
-        # a third row in steps that are evaluated, by which the size of a token's gradient is logged
-        looked_at = bool(args.eval_every) and step % args.eval_every == 0
-        scores = score_responses(run.actor, rollout, args.token_budget, world, with_slope=looked_at)
-    rollout.old_logp_BT, rollout.old_entropy_BT = scores[:2]
-    rollout.old_slope_BT = scores[2] if looked_at else None
+        scores = score_responses(run.actor, rollout, args.token_budget, world)
+    rollout.old_logp_BT, rollout.old_entropy_BT, rollout.old_slope_BT = scores
     return rollout
 
 
@@ -156,6 +153,11 @@ def mask_fraction(args: argparse.Namespace, metrics: dict[str, float]) -> float:
     return 0.2 * (1 - max(0.0, metrics.get("ensemble/explained_variance_heldout", 0.0)))
 
 
+def looked_into(args: argparse.Namespace, step: int) -> bool:
+    """Steps with an evaluation, the costlier metrics, and all that is known of some tokens in inside/."""
+    return bool(args.eval_every) and step % args.eval_every == 0
+
+
 def batch_metrics(rollout: Rollout, raw_BT: torch.Tensor, data: asyppo.PolicyData) -> dict[str, float]:
     """What the responses and their advantages before whitening are like, and what the masks take out."""
     raw_N, n_tokens = raw_BT[rollout.mask_BT], int(rollout.mask_BT.sum())
@@ -180,7 +182,7 @@ def train(args: argparse.Namespace, world: World) -> int:
     args, world, out = run.args, run.world, run.folder.path
     done = load_checkpoint(out / "checkpoint", run.trained, world) if args.resume else 0
     log, bad_steps, last_step = Log(args, out, world, done), 0, args.critic_warmup + args.steps
-    due = lambda step: step in (0, last_step) or bool(args.eval_every) and step % args.eval_every == 0
+    due = lambda step: step in (0, last_step) or looked_into(args, step)
     with run.verifier, StopRequest(world) as request:
         # before the first step, and what a run that was told to stop left out
         if run.held_out and due(done) and not gather_list([log.evaluated(done)], world)[0]:
@@ -200,7 +202,7 @@ def train(args: argparse.Namespace, world: World) -> int:
             metrics = {key: x for key, x in metrics.items() if math.isfinite(x)}
             metrics = {"step": step} | metrics | {"skipped_updates": skipped}
             known = {}
-            if rollout.old_slope_BT is not None and not skipped:  # scored once more, for ρ after the update
+            if looked_into(args, step) and not skipped:  # scored once more, for ρ after the update
                 shown = GROUPS_SHOWN * args.group_size
                 new_logp_BT = score_responses(run.actor, rollout, args.token_budget, world, shown)[0]
                 known = vars(rollout) | data._asdict() | {"old_logp": None, "new_logp_BT": new_logp_BT}

@@ -72,13 +72,13 @@ def mean_of_updates(logged: list[dict[str, float]]) -> dict[str, float]:
 
 
 @torch.no_grad()
-def score_responses(model, rollout: Rollout, token_budget: int, world: World, first: int | None = None,
-                    **how) -> torch.Tensor:
-    """model.score(inputs, **how) [..., N] of all responses, or the first ones, the work divided over the
-    ranks. -> [..., B, T] fp32 on the CPU of every rank, zero outside these responses"""
+def score_responses(model, rollout: Rollout, token_budget: int, world: World,
+                    first: int | None = None) -> torch.Tensor:
+    """model.score(inputs) [..., N] of all responses, or the first ones, the work divided over the ranks. ->
+    [..., B, T] fp32 on the CPU of every rank, zero outside these responses"""
     scores_BT, rows = None, list(range(len(rollout)))[:first]
     for micro_batch in pack(rows, rollout.lengths, token_budget, world.size)[world.rank]:
-        part_N = model.score(rollout.inputs(micro_batch.rows, world.device), **how).float().cpu()
+        part_N = model.score(rollout.inputs(micro_batch.rows, world.device)).float().cpu()
         if scores_BT is None:
             scores_BT = torch.zeros(*part_N.shape[:-1], *rollout.mask_BT.shape)
         if micro_batch.weight:

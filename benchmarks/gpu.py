@@ -318,7 +318,7 @@ def step(args: argparse.Namespace, record: Record) -> None:
         rollout = make_rollout(responses, [""] * n, [""] * n, rewards, group)
         with watch.phase("score"):
             scores = score_responses(run.actor, rollout, run.args.token_budget, run.world)
-        rollout.old_logp_BT, rollout.old_entropy_BT = scores
+        rollout.old_logp_BT, rollout.old_entropy_BT, rollout.old_slope_BT = scores
         return rollout
 
     train.Stopwatch, train.sample_rollout = Watch, sample_rollout

@@ -29,7 +29,8 @@ def updates(flags: argparse.Namespace) -> None:
     optimizers = {name: adamw(model, 1e-3) for name, model in models.items()}
     rewards_BT = asyppo.terminal_rewards(rollout.rewards_B, mask_BT)
     returns_MBT = asyppo.discounted_returns(rewards_BT, mask_BT, gamma=1.0).expand(2, -1, -1)
-    rollout.old_logp_BT, rollout.old_entropy_BT = score_responses(actor, rollout, budget, world)
+    scores = score_responses(actor, rollout, budget, world)
+    rollout.old_logp_BT, rollout.old_entropy_BT, rollout.old_slope_BT = scores
     saved: dict = {"logp": rollout.old_logp_BT.clone()}
     for step in range(1, 6):
         shards_MB = shard(rollout.group_B, 2, "group", generator(0, "shards", step))

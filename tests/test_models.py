@@ -31,7 +31,7 @@ def test_scores_are_those_of_the_next_token_in_plain_transformers(model, request
     prompt_len, response_len = [3, 5, 1], [4, 1, 6]
     tokens = torch.randint(3, 60, (3, 9))
     with torch.no_grad():
-        logp_N, entropy_N = actor.score((tokens, torch.tensor(prompt_len), torch.tensor(response_len)))
+        logp_N, entropy_N, _ = actor.score((tokens, torch.tensor(prompt_len), torch.tensor(response_len)))
         expected_logp, expected_entropy = [], []
         for b in range(3):
             # one response at a time, without padding

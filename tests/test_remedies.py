@@ -59,7 +59,7 @@ def step(qwen, world, monkeypatch, tmp_path):
         rollout = make_rollout(responses, golds=[""] * 8, answers=[""] * 8, rewards=rewards, group_size=4)
         out = ["--out", str(tmp_path / str(len(list(tmp_path.iterdir()))))]
         run = train.set_up(train.parse_args([*common, *out, *flags]), world)
-        scores = score_responses(run.actor, rollout, run.args.token_budget, world, with_slope=True)
+        scores = score_responses(run.actor, rollout, run.args.token_budget, world)
         rollout.old_logp_BT, rollout.old_entropy_BT, rollout.old_slope_BT = scores
         shards_MB = shard(rollout.group_B, 2, "group", generator(0, "shards", 1))
         values_MBT = values(shards_MB)[:, :, None] * rollout.mask_BT
@@ -386,7 +386,7 @@ def test_the_slope_is_the_length_of_the_log_probabilitys_gradient_in_the_logits(
     logits_NV.requires_grad_()
     logp_N = torch.log_softmax(logits_NV, -1).gather(1, targets_N[:, None])
     (grad_NV,) = torch.autograd.grad(logp_N.sum(), logits_NV)
-    logp_N, entropy_N, slope_N = head.score(hidden_NH, weight_VH, targets_N, temperature, with_slope=True)
+    logp_N, entropy_N, slope_N = head.score(hidden_NH, weight_VH, targets_N, temperature)
     assert torch.allclose(slope_N.double(), grad_NV.norm(dim=1), rtol=1e-3, atol=1e-12)
     # asking for it changes nothing else
     plain = head.score(hidden_NH, weight_VH, targets_N, temperature)
