@@ -11,6 +11,7 @@ whole micro-batch in row-major order, H hidden size.
 import copy
 import hashlib
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Callable, Iterable, Iterator
 
@@ -22,6 +23,7 @@ from torch import nn
 from torch.distributed.checkpoint import state_dict
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging
 
@@ -285,9 +287,8 @@ def prepare(model, backbone: nn.Module, name: str, world: World, dtype: torch.dt
     world.mesh has copies), one unit a transformer block, one for the value head, which stays in fp32, one for
     the rest. All ranks get rank 0's weights; name is for complaints.
 
-    No module is in training mode, but for the blocks themselves where gradients are checkpointed: routers add
-    noise in it, PhiMoE even draws its experts (NeMo-RL#2255; its config's "jitter" counts in both modes). The
-    policy that samples would not be the one that is trained.
+    No module is ever in training mode: routers add noise in it, PhiMoE even draws its experts (NeMo-RL#2255;
+    its config's "jitter" counts in both modes). The policy that samples would not be the one that is trained.
 
     The master weights and the gradients' reduction are fp32 (AdamW at 1e-6 rounds updates of bf16 weights
     away, AReaL#1292); compute runs in dtype. One process in fp32 has nothing to divide or to cast. offload
@@ -297,10 +298,8 @@ def prepare(model, backbone: nn.Module, name: str, world: World, dtype: torch.dt
     refuse(len(blocks) != backbone.config.num_hidden_layers,
            f"{name}: a decoder whose blocks are one list is needed to divide it (as Qwen, Llama, Mistral).")
     model.eval()
-    if gradient_checkpointing:
-        backbone.activation_checkpointing_enable({"use_reentrant": False})
-        for block in blocks:
-            block.training = True
+    for block in blocks if gradient_checkpointing else ():  # transformers' own needs training mode
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     if world.size == 1 and dtype == torch.float32 and offload != "all":
         return model.to(world.device)
     whole = model.state_dict() if world.is_main else {}
@@ -328,8 +327,6 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
     """Hold all weights undivided: one gather a rollout instead of one a token (TRL#1483), and ranks that
     finish generating at different times cannot wait for each other (accelerate#3425)."""
     units = [m for m in model.modules() if isinstance(m, FSDPModule)]
-    training = [m for m in model.modules() if m.training]
-    model.eval()  # gradient checkpointing in training mode would switch the KV cache off
     for unit in units:
         unit.set_reshard_after_forward(False, recurse=False)
         unit.unshard()
@@ -339,36 +336,30 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
         for unit in units:
             unit.reshard()
             unit.set_reshard_after_forward(True, recurse=False)
-        for module in training:
-            module.training = True
 
 
 # -- saving --------------------------------------------------------------------------------------------------
 def save_actor(actor: Actor, tokenizer, folder: Path, world: World) -> None:
     """Hugging Face format; all ranks take part, rank 0 writes."""
-    state = full_state(actor)
+    state = full_state(actor.lm)
     if world.is_main:
-        actor.lm.save_pretrained(folder, state_dict=state["lm"])
+        actor.lm.save_pretrained(folder, state_dict=state)
         actor.saved_generation_config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
 
 def save_critic(critic: MiniCritic, tokenizer, folder: Path, world: World) -> None:
     """The backbone in Hugging Face format, the head beside it; all ranks take part, rank 0 writes."""
-    state = full_state(critic)
+    state, head_state = full_state(critic.backbone), full_state(critic.value_head)
     if world.is_main:
-        critic.backbone.save_pretrained(folder, state_dict=state["backbone"])
-        save_file(state["value_head"], folder / HEAD_FILE)
+        critic.backbone.save_pretrained(folder, state_dict=state)
+        save_file(head_state, folder / HEAD_FILE)
         tokenizer.save_pretrained(folder)
 
 
-def full_state(model: nn.Module) -> dict[str, dict[str, torch.Tensor]]:
-    """child -> its whole state dict on rank 0's CPU, tied weights once; the other ranks get {}."""
+def full_state(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Its whole state dict on rank 0's CPU, tied weights once; the other ranks get {}."""
     whole = state_dict.StateDictOptions(full_state_dict=True, cpu_offload=True)
-    names = {name for name, _ in [*model.named_parameters(), *model.named_buffers()]}
-    children: dict = {}
-    for name, x in state_dict.get_model_state_dict(model, options=whole).items():
-        if name in names:
-            child, rest = name.split(".", 1)
-            children.setdefault(child, {})[rest] = x
-    return children
+    once = {name for name, _ in [*module.named_parameters(), *module.named_buffers()]}
+    state = state_dict.get_model_state_dict(module, options=whole)
+    return {name: x for name, x in state.items() if name in once}
