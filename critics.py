@@ -130,10 +130,6 @@ def share_within(x_BT: torch.Tensor, mask_BT: torch.Tensor) -> float:
     return ((x_BT - mean_B1)[mask_BT].square().mean() / x_BT[mask_BT].var(correction=0)).item()
 
 
-def correlation(x_N: torch.Tensor, y_N: torch.Tensor) -> float:
-    return torch.corrcoef(torch.stack([x_N, y_N]).double())[0, 1].item()
-
-
 def value_metrics(values_MBT, std_BT, returns_MBT, rollout: Rollout, shards_MB) -> dict[str, float]:
     """What the critics know and how they differ; all over response tokens.
 
@@ -168,9 +164,10 @@ def value_metrics(values_MBT, std_BT, returns_MBT, rollout: Rollout, shards_MB) 
 def correlation_metrics(values_MBT, std_BT, advantages_BT, rollout: Rollout) -> dict[str, float]:
     """Do values and their disagreement go with the policy's entropy, and with the size of a token's gradient,
     |Ā_t| · ‖∂ log π(o_t)/∂z_t‖ at ρ = 1? (the paper's figures 6 and 11)"""
-    mask_BT, metrics = rollout.mask_BT, {}
-    others = {"entropy": rollout.old_entropy_BT, "gradient": advantages_BT.abs() * rollout.old_slope_BT}
-    for name, x_BT in {"value": values_MBT.mean(0), "value_std": std_BT}.items():
-        for of, y_BT in others.items():
-            metrics[f"{name}_{of}_corr"] = correlation(x_BT[mask_BT], y_BT[mask_BT])
+    gradient_BT = advantages_BT.abs() * rollout.old_slope_BT
+    four_4BT = torch.stack([values_MBT.mean(0), std_BT, rollout.old_entropy_BT, gradient_BT])
+    corr_44 = torch.corrcoef(four_4BT[:, rollout.mask_BT].double()).tolist()
+    metrics = {}
+    for name, row in zip(("value", "value_std"), corr_44):
+        metrics |= {f"{name}_entropy_corr": row[2], f"{name}_gradient_corr": row[3]}
     return {key: value for key, value in metrics.items() if value == value}

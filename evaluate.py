@@ -195,27 +195,25 @@ def compare(path_a: str, path_b: str) -> str:
 
 
 # -- responses -----------------------------------------------------------------------------------------------
-def portion_size(batch: int, world: World) -> int:
-    """Responses that are generated, verified and kept together."""
-    return 4 * batch * world.size
-
-
 def evaluate(actor: Actor, tokenizer, sets: dict[str, list[Problem]], template: str | None,
-             sampling: Sampling, extract: str, reward: Callable, k: int, seed: int, world: World,
+             sampling: Sampling, world: World, *, extract: str, reward: Callable, k: int, seed: int,
              done: Sequence[dict] = (), keep: Callable = lambda records: None) -> list[dict]:
     """k responses to every problem -> a record of each response, in the order of sets, problems and samples.
 
     The prompts of all sets are pooled and sorted by length, so that a small set wastes no batch. `keep` gets
-    the records of each portion as soon as it is finished; `done` are those that an interrupted run kept.
+    the records of each portion as soon as it is finished, `done` are those that an interrupted run kept: whole
+    portions are not drawn again.
     """
     places = [(name, row) for name in sets for row in range(len(sets[name]))]
     prompts = {at: prompt_tokens(sets[at[0]][at[1]].problem, template, tokenizer) for at in places}
     order = [(*at, sample) for at in places for sample in range(k)]
     records = {(r["benchmark"], r["row"], r["sample"]): r for r in done}
-    pool = sorted((at for at in order if at not in records), key=lambda at: -len(prompts[at[:2]]))
-    portion = portion_size(sampling.batch, world)
+    pool = sorted(order, key=lambda at: -len(prompts[at[:2]]))
+    portion = 4 * sampling.batch * world.size
     for i in range(0, len(pool), portion):
         part = pool[i : i + portion]
+        if records.keys() >= {*part}:
+            continue
         problems = [sets[name][row] for name, row, _ in part]
         label = f"evaluate {i // portion + 1}/{-(-len(pool) // portion)}"
         tokens = [prompts[at[:2]] for at in part]
@@ -264,15 +262,6 @@ def benchmark_name(benchmark: str) -> str:
     return benchmark.replace("/", "_").replace(":", "_")
 
 
-def finished_records(args: argparse.Namespace, n_responses: int, folder: Path, world: World) -> list[dict]:
-    """The records of all portions that an interrupted evaluation finished (with the same --generate-batch and
-    number of processes the table is then the same as of an undisturbed one)."""
-    done = whole_rows(folder / "responses.jsonl") if args.resume else []
-    if len(done) < n_responses:
-        done = done[: len(done) - len(done) % portion_size(args.generate_batch, world)]
-    return done
-
-
 def run(args: argparse.Namespace, world: World) -> None:
     how = args.n_problems, args.seed, "test", "--benchmarks"
     sets = {benchmark_name(b): load_problems(BENCHMARKS.get(b, b), *how) for b in args.benchmarks}
@@ -291,11 +280,12 @@ def run(args: argparse.Namespace, world: World) -> None:
     digests["--template"] = digest([Problem(template or tokenizer.chat_template, "")])
     folder.begin(args, {"--model": actor.lm.digest} | digests, world)
     out = folder.path
-    done = finished_records(args, args.k * sum(map(len, sets.values())), out, world)
+    done, drawn = whole_rows(out / "responses.jsonl") if args.resume else [], []
     if world.is_main:
-        replace_text(out / "responses.jsonl", jsonl(done))
+        replace_text(out / "responses.jsonl", jsonl(done))  # without a line that a kill has cut
 
     def keep(records: list[dict]) -> None:
+        drawn.extend(records)
         if world.is_main:
             append_rows(out / "responses.jsonl", records)
 
@@ -306,8 +296,8 @@ def run(args: argparse.Namespace, world: World) -> None:
                 print(f"{name}, row {row} ({problem.problem[:40]!r} …): the verifier cannot parse the gold "
                       f"answer {problem.answer!r}; only the same text counts as right.", flush=True)
         began = time.time()
-        records = evaluate(actor, tokenizer, sets, template, sampling, args.extract, verifier.reward, args.k,
-                           args.seed, world, done, keep)
+        records = evaluate(actor, tokenizer, sets, template, sampling, world, extract=args.extract,
+                           reward=verifier.reward, k=args.k, seed=args.seed, done=done, keep=keep)
         seconds = time.time() - began
         failures = sum(gather_list([verifier.failures], world))
     if world.is_main:
@@ -316,9 +306,9 @@ def run(args: argparse.Namespace, world: World) -> None:
         summary = dict(settings=settings, results=results, average=average(results), verify_failures=failures)
         replace_text(out / "eval.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
         replace_text(out / "responses.jsonl", jsonl(records))
-        n_tokens = sum(r["length"] for r in records) - sum(r["length"] for r in done)
+        n_tokens = sum(r["length"] for r in drawn)
         print(table(results))
-        print(f"{len(records) - len(done)} responses, {n_tokens} tokens in {seconds:.0f} s: "
+        print(f"{len(drawn)} responses, {n_tokens} tokens in {seconds:.0f} s: "
               f"{n_tokens / seconds:.0f} tokens/s; {failures} answers that the verifier gave up on.\n"
               f"Every response with its answer and verdict: {out}/responses.jsonl; the table: "
               f"{out}/eval.json")
