@@ -255,10 +255,10 @@ def replace_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[Path]:
     """A full disk, or one that may not be written to, becomes a sentence."""
     try:
-        yield
+        yield path
     except (OSError, SafetensorError, CheckpointException) as error:
         raise RunError(f"{path} could not be written ({cause(error)}); what was saved before is whole: "
                        "--resume goes on.") from error

@@ -194,7 +194,8 @@ def train(args: argparse.Namespace, world: World) -> int:
             # one count for actor and critics together, in the place of one each
             skipped = sum(metrics.pop(key) for key in list(metrics) if key.endswith("skipped_updates"))
             if skipped and world.is_main:
-                torch.save(vars(rollout) | data._asdict(), out / f"bad-step-{step}.pt")
+                with writing(out / f"bad-step-{step}.pt") as path, path.open("wb") as file:
+                    torch.save(vars(rollout) | data._asdict(), file)
             bad_steps = bad_steps + 1 if skipped else 0
             too_bad, last = bad_steps == args.max_bad_steps, step == last_step
             if run.held_out and due(step) and not (too_bad or request.seen()):
@@ -223,7 +224,7 @@ def held_out_accuracy(run: Run) -> float:
     """Share of right answers, one sampled response to each held-out problem."""
     with offloaded([run.actor_optimizer, *run.critic_optimizers], run.args.offload):
         records = evaluate(run.actor, run.tokenizer, {"held-out": run.held_out}, run.template, run.sampling,
-                           run.args.extract, run.reward, k=1, seed=run.args.seed, world=run.world)
+                           run.world, extract=run.args.extract, reward=run.reward, k=1, seed=run.args.seed)
     return summarise(records)["avg@k"]
 
 
@@ -506,7 +507,8 @@ def derive(flags: argparse.Namespace) -> argparse.Namespace:
     refuse(flags.shard_by == "prompt" and flags.prompts_per_step < n_critics,
            f"--prompts-per-step {flags.prompts_per_step} cannot be divided over {n_critics} critics; "
            "raise it.")
-    refuse(flags.shard_by != "none" and n_critics and smallest_shard < -(-n_responses // minibatch_size),
+    as_the_actor = n_critics and not flags.critic_minibatch_size
+    refuse(flags.shard_by != "none" and as_the_actor and smallest_shard < -(-n_responses // minibatch_size),
            f"--minibatch-size {minibatch_size} leaves critics without a response in a minibatch; raise it.")
     unseen = n_critics > 1 and flags.shard_by != "none"
     for flag, wanted in (("--aggregate crossfit", flags.aggregate == "crossfit"), ("--gate", flags.gate),
@@ -514,9 +516,6 @@ def derive(flags: argparse.Namespace) -> argparse.Namespace:
         refuse(wanted and not unseen,
                f"{flag} needs responses that a critic was not fitted on: two critics or more, and shards.")
     refuse(n_critics == 0 and flags.critic_warmup, "--critic-warmup needs critics.")
-    refuse(flags.token_budget < flags.max_new_tokens,
-           f"--token-budget {flags.token_budget} is smaller than a response of --max-new-tokens "
-           f"{flags.max_new_tokens}.")
 
     out = Path(flags.resume) if isinstance(flags.resume, str) else flags.out
     refuse(flags.out and flags.out != out,

@@ -165,7 +165,7 @@ def offloaded(optimizers: list[torch.optim.Optimizer], offload: str) -> Iterator
     storages = [(x.to_local() if isinstance(x, DTensor) else x).untyped_storage() for x in tensors]
     kept = []
     for storage in storages:
-        kept.append(storage.clone().cpu())
+        kept.append(torch.UntypedStorage(storage.nbytes()).copy_(storage))
         storage.resize_(0)
     try:
         yield

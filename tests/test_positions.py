@@ -47,7 +47,7 @@ def test_models_and_updates_ignore_everything_outside_the_responses(qwen, new_cr
             padding_BS = width >= (rollout.prompt_len_B + rollout.response_len_B)[:, None]
             rollout.tokens_BS[padding_BS] = torch.randint(3, 60, (int(padding_BS.sum()),))
         actor, critics = load_actor(qwen, world, torch.float32), new_critics(1)
-        old_logp_BT, old_entropy_BT = score_responses(actor, rollout, 120, world)
+        old_logp_BT, old_entropy_BT, _ = score_responses(actor, rollout, 120, world)
         returns_BT = garbage(response_rewards(rollout), mask_BT, fill)
         shards_MB = shard(rollout.group_B, 1, "none", generator(0, "shards"))
         fitted, _ = fit(critics, rollout, shards_MB, world, returns_BT, critic_epochs=2)
