@@ -47,6 +47,7 @@ TRAIN = [
     ("--shard-by none --critic-minibatch-size 256", "would fit equal critics alike"),
     ("--mask-by none --mask-fraction 0.2", "needs a signal"),
     ("--algo ppo --filter-fraction 0.5", "needs a signal"),
+    ("--token-budget 10", "cannot hold the longest prompt and response"),
     ("--token-budget 85", "cannot hold the longest prompt and response"),
     ("--max-new-tokens 300", "beyond 256 tokens its context (max_position_embeddings) ends"),
     ("--critics a b c", "names 3 models for --n-critics 2"),

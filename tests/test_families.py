@@ -14,7 +14,7 @@ from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 import generation
 from distributed import UserError
 from generation import check_generation, keeps_only_attention
-from models import check_config, check_states, load_actor, load_critic, save_actor
+from models import check_config, check_states, load_actor, load_critic, save_actor, whole_weights
 from rollout import make_rollout
 from tests.conftest import save_model, shape
 from tests.runs import FEW, run
@@ -208,10 +208,13 @@ def test_a_critic_reads_ids_beyond_its_embedding_as_its_last_one(qwen, world):
 
 
 @pytest.mark.parametrize("name", ["qwen3", "mixtral"])
-def test_checkpointed_gradients_are_the_same_and_nothing_is_in_training_mode(name, tmp_path, world):
+def test_checkpointed_gradients_are_the_same_and_drawing_leaves_checkpointing_on(name, tmp_path, world):
+    """And nothing of ours is in training mode, where some modules add noise."""
     folder, gradients, runs = make(name, tmp_path), [], []
     for checkpointing in (False, True):
         actor = load_actor(folder, world, torch.float32, gradient_checkpointing=checkpointing)
+        with whole_weights(actor):
+            assert not any(module.training for module in actor.modules())
         assert not any(module.training for module in actor.modules())
         count = []
         actor.lm.model.layers[0].self_attn.register_forward_hook(lambda *call: count.append(1))
