@@ -283,8 +283,8 @@ def rows_by_variant(done: dict[str, dict], more: list[str] = (), critics: str | 
 
 # -- runs ----------------------------------------------------------------------------------------------------
 KEPT = (
-    "reward_mean", "entropy", "clip_frac_last", "grad_norm", "value_std_p50", "value_std_within",
-    "critic_corr", "value_std_entropy_corr", "value_std_gradient_corr", "ensemble/explained_variance",
+    "reward_mean", "entropy", "clip_frac_last", "value_std_p50", "value_std_entropy_corr",
+    "value_std_gradient_corr", "ensemble/explained_variance",
     *(f"critic{m}/explained_variance{which}" for m in range(4) for which in ("", "_heldout")),
 )
 
