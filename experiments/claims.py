@@ -271,7 +271,8 @@ def flags_of(name: str, more: list[str] = (), critics: str | None = None) -> str
     """more: of all runs; critics: of those with mini-critics. Critics of the embedded default that were
     fitted before know something, so the one that learns nothing stays as it is."""
     words = VARIANTS[name].split()
-    own = "--algo" in words or "--critic-lr" in words and "--model" not in more
+    embedded = "--model" not in {word.split("=")[0] for word in more}
+    own = "--algo" in words or embedded and "--critic-lr" in words
     mini = shlex.join(["--critics", critics]) if critics and not own else ""
     return " ".join(filter(None, (BASE, VARIANTS[name], mini, shlex.join(more))))
 

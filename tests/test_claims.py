@@ -74,6 +74,7 @@ def test_critics_of_another_model_are_given_to_the_runs_that_have_mini_critics()
     has = [name for name in VARIANTS if "--critics small --model x" in flags_of(name, more, "small")]
     assert {"asyppo", "crossfit"} <= {*has} and not {"ppo", "grpo", "ppo, λ 0.95, warm-up"} & {*has}
     nothing = "a critic that learns nothing"
+    assert "--critics small" in flags_of(nothing, ["--model=x"], "small")
     assert nothing in has and flags_of(nothing, (), "fitted before") == flags_of(nothing), "it would know"
 
 
