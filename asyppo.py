@@ -1,6 +1,6 @@
 """AsyPPO's mathematics as pure functions on tensors, and the policy's update as one loss made of them.
 
-Equation numbers (1)–(6) are the steps of the method as README.md lists them. Every statistic is over all
+Equation numbers (1)–(6) are the steps of the method as README.md lists them. Whitening and masks are over all
 response tokens of the rollout batch, all ranks together: each rank holds the whole batch.
 
 Legend for shape suffixes: M critics, B responses, T response tokens, N response tokens in row-major order, of
@@ -59,14 +59,15 @@ def group_advantages(rewards_B: torch.Tensor, group_B: torch.Tensor, scale_by_st
     advantages_B = torch.zeros_like(rewards_B)
     for group in group_B.unique():
         members = group_B == group
-        centred = rewards_B[members] - rewards_B[members].mean()
-        std = centred.square().mean().sqrt()
-        advantages_B[members] = centred / std if scale_by_std and std > 0 else centred
+        rewards = rewards_B[members]
+        if (rewards != rewards[0]).any():  # rounding of a mean would make noise of equal ones
+            centred = rewards - rewards.mean()
+            advantages_B[members] = centred / centred.square().mean().sqrt() if scale_by_std else centred
     return advantages_B
 
 
 def whiten(x_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
-    """Ā (4) to mean 0 and standard deviation 1 over all response tokens; constants give 0. -> [B, T]"""
+    """Ā (4): A to mean 0 and standard deviation 1 over all response tokens; constants give 0. -> [B, T]"""
     x_N = x_BT[mask_BT].double()
     centred_N = x_N - x_N.mean()
     std = centred_N.square().mean().sqrt()
@@ -132,7 +133,10 @@ class PolicyData(NamedTuple):
 
 
 def objective(logp_N, entropy_N, data: PolicyData, clip_low: float, clip_high: float, entropy_coef: float):
-    """The terms of (6) to be maximised: I^A min(ρ Ā, clip(ρ, 1−ε_low, 1+ε_high) Ā) + β I^H H. -> [N]"""
+    """The terms of (6) to be maximised: I^A min(ρ Ā, clip(ρ, 1−ε_low, 1+ε_high) Ā) + β I^H H. -> [N]
+
+    (Their weights, 1/|o| by default, are those of `updates.token_weights`.)
+    """
     ratio_N = torch.exp(logp_N - data.old_logp)
     clipped_N = ratio_N.clamp(1 - clip_low, 1 + clip_high)
     policy_N = torch.minimum(ratio_N * data.advantage, clipped_N * data.advantage)

@@ -130,9 +130,10 @@ def share_within(x_BT: torch.Tensor, mask_BT: torch.Tensor) -> float:
     return ((x_BT - mean_B1)[mask_BT].square().mean() / x_BT[mask_BT].var(correction=0)).item()
 
 
-def value_metrics(values_MBT, std_BT, returns_MBT, rollout: Rollout, shards_MB) -> dict[str, float]:
+def value_metrics(values_MBT, std_BT, returns_BT, rollout: Rollout, shards_MB) -> dict[str, float]:
     """What the critics know and how they differ; all over response tokens.
 
+    returns_BT are Monte-Carlo ones: targets that bootstrap hold values, and would explain themselves.
     explained_variance is over all responses, explained_variance_heldout over those that the critic was not
     fitted on. Quantities that do not exist (no wrong response, one critic) are left out.
     """
@@ -140,12 +141,11 @@ def value_metrics(values_MBT, std_BT, returns_MBT, rollout: Rollout, shards_MB) 
     right_BT = mask_BT & (rollout.rewards_B > 0)[:, None]
     mean_BT, unseen_MB = values_MBT.mean(0), ~shards_MB
     metrics = {"value_mean": mean_BT[mask_BT].mean().item(), "value_within": share_within(mean_BT, mask_BT)}
-    returns_N = returns_MBT.mean(0)[mask_BT]
-    metrics["ensemble/explained_variance"] = explained_variance(mean_BT[mask_BT], returns_N)
+    metrics["ensemble/explained_variance"] = explained_variance(mean_BT[mask_BT], returns_BT[mask_BT])
     if unseen_MB.any(0).all():
         crossfit_N = aggregate(values_MBT, "crossfit", shards_MB)[mask_BT]
-        metrics["ensemble/explained_variance_heldout"] = explained_variance(crossfit_N, returns_N)
-    for m, (values_BT, returns_BT) in enumerate(zip(values_MBT, returns_MBT)):
+        metrics["ensemble/explained_variance_heldout"] = explained_variance(crossfit_N, returns_BT[mask_BT])
+    for m, values_BT in enumerate(values_MBT):
         heldout_BT = mask_BT & unseen_MB[m][:, None]
         for name, chosen_BT in (("explained_variance", mask_BT), ("explained_variance_heldout", heldout_BT)):
             if chosen_BT.any():

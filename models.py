@@ -107,7 +107,7 @@ class MiniCritic(nn.Module):
 
     def values(self, inputs: Inputs) -> torch.Tensor:
         hidden_NH, _ = response_states(self.backbone, inputs)
-        return self.value_head(hidden_NH.float()).sum(-1)
+        return self.value_head(hidden_NH.float()).squeeze(-1)
 
 
 def response_states(backbone: nn.Module, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:

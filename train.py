@@ -59,23 +59,29 @@ def train_step(run: Run, step: int) -> tuple[dict[str, float], Rollout, asyppo.P
         order = generator(args.seed, "shards", step)
         shards_MB = shard(rollout.group_B, len(run.critics), args.shard_by, order)
 
-        # 3. Fit each critic to the returns of its shard. Values from before the fit are in the targets at
-        # λ < 1, and with --critic-order last it is they that make the advantage.
+        # 3. Fit each critic to the returns of its shard. Values from before the fit are in the targets where
+        # --critic-lam is below 1, and with --critic-order last it is they that make the advantage.
         rewards_BT = asyppo.terminal_rewards(rollout.rewards_B, mask_BT)
+        returns_BT = asyppo.discounted_returns(rewards_BT, mask_BT, args.gamma)
         wants_before = args.critic_order == "last" or args.critic_lam < 1
         before_MBT = run.values(rollout, watch) if wants_before else None
-        returns_MBT = critic_targets(run, rewards_BT, before_MBT, mask_BT)
+        targets_MBT = returns_BT.expand(len(run.critics), -1, -1)
+        if args.critic_lam < 1:  # bootstrapped from its own values: another's know what it must not
+            how = mask_BT, args.gamma, args.critic_lam
+            each = [asyppo.lambda_returns(rewards_BT, own_BT, *how) for own_BT in before_MBT]
+            targets_MBT = torch.stack(each)
         with watch.phase("fit_critics"), offloaded([run.actor_optimizer], args.offload):
-            metrics |= fit_critics(run.critics, run.critic_optimizers, rollout, returns_MBT, shards_MB, args,
+            metrics |= fit_critics(run.critics, run.critic_optimizers, rollout, targets_MBT, shards_MB, args,
                                    step, world)
 
-        # 4. Ensemble: every critic's value of every state, their mean, generalised advantage estimation.
+        # 4. Ensemble: every critic's value of every state, their mean, generalised advantage estimation;
+        # and the disagreement σ, which the masks of step 5 rank tokens by.
         values_MBT = run.values(rollout, watch) if args.critic_order == "first" else before_MBT
         values_BT = asyppo.aggregate(values_MBT, args.aggregate, shards_MB)
         raw_BT = asyppo.gae(rewards_BT, values_BT, mask_BT, args.gamma, args.lam)
         std_BT = asyppo.disagreement(values_MBT)
         rollout.values_MBT, rollout.shards_MB = values_MBT, shards_MB
-        metrics |= value_metrics(values_MBT, std_BT, returns_MBT, rollout, shards_MB)
+        metrics |= value_metrics(values_MBT, std_BT, returns_BT, rollout, shards_MB)
         if args.gate:  # critics that explain nothing add noise: the group's mean is better then (EVPO, 2026)
             # the key is missing where all returns are equal: nothing is explained then
             metrics["gated"] = float(metrics.get("ensemble/explained_variance_heldout", 0.0) <= 0)
@@ -90,12 +96,12 @@ def train_step(run: Run, step: int) -> tuple[dict[str, float], Rollout, asyppo.P
         # all right or all wrong: only the critics' error is left, which whitening would scale up to 1
         advantages_BT = torch.zeros_like(raw_BT)
 
-    # 5. Disagreement: no policy gradient where critics agree most, no entropy bonus where they differ most.
+    # 5. Masks: no policy gradient where critics agree most, no entropy bonus where they differ most.
     # (Both signals are σ by default; the random streams serve --mask-by random and --filter-by random alone.)
-    signal_BT = token_signal(args.mask_by, std_BT, rollout, generator(args.seed, "random mask", step))
-    advantage_mask_BT = asyppo.advantage_mask(signal_BT, mask_BT, mask_fraction(args, metrics))
-    signal_BT = token_signal(args.filter_by, std_BT, rollout, generator(args.seed, "random filter", step))
-    entropy_filter_BT = asyppo.entropy_filter(signal_BT, mask_BT, args.filter_fraction)
+    low_BT = token_signal(args.mask_by, std_BT, rollout, generator(args.seed, "random mask", step))
+    advantage_mask_BT = asyppo.advantage_mask(low_BT, mask_BT, mask_fraction(args, metrics))
+    high_BT = token_signal(args.filter_by, std_BT, rollout, generator(args.seed, "random filter", step))
+    entropy_filter_BT = asyppo.entropy_filter(high_BT, mask_BT, args.filter_fraction)
 
     # 6. Policy: several passes of the clipped objective over the same rollout.
     data = asyppo.PolicyData(rollout.old_logp_BT, advantages_BT, advantage_mask_BT, entropy_filter_BT)
@@ -129,15 +135,6 @@ def sample_rollout(run: Run, step: int, watch: Stopwatch) -> Rollout:
     return rollout
 
 
-def critic_targets(run: Run, rewards_BT, values_MBT: torch.Tensor | None, mask_BT) -> torch.Tensor:
-    """R_t of step 3: Monte-Carlo returns, the same for all critics; at λ < 1 they hold values, each critic's
-    its own, for another's know responses that it must not. -> [M, B, T]"""
-    gamma, lam = run.args.gamma, run.args.critic_lam
-    if lam == 1:
-        return asyppo.discounted_returns(rewards_BT, mask_BT, gamma).expand(len(run.critics), -1, -1)
-    return torch.stack([asyppo.lambda_returns(rewards_BT, x_BT, mask_BT, gamma, lam) for x_BT in values_MBT])
-
-
 def token_signal(by: str, std_BT, rollout: Rollout, order: torch.Generator) -> torch.Tensor | None:
     """What --mask-by and --filter-by rank tokens by, [B, T]; None: by nothing, every token is kept."""
     if by == "random":
@@ -154,7 +151,8 @@ def mask_fraction(args: argparse.Namespace, metrics: dict[str, float]) -> float:
 
 
 def looked_into(args: argparse.Namespace, step: int) -> bool:
-    """Steps with an evaluation, the costlier metrics, and all that is known of some tokens in inside/."""
+    """Steps with the costlier metrics, all that is known of some tokens in inside/, and an evaluation, which
+    the last step has in any case."""
     return bool(args.eval_every) and step % args.eval_every == 0
 
 
@@ -251,7 +249,7 @@ class Run:
     held_out: list[Problem]
     sampling: Sampling
     verifier: Verifier
-    reward: Callable  # (texts, golds) -> rewards, 0.0 or 1.0 each; a fork puts its own here
+    reward: Callable  # (texts, golds) -> rewards, right ones above 0; a fork puts its own here
     actor: Actor
     actor_optimizer: torch.optim.Optimizer
     critics: list[MiniCritic]

@@ -91,7 +91,7 @@ def score_responses(model, rollout: Rollout, token_budget: int, world: World,
 def token_weights(counts_BT: torch.Tensor, loss_norm: str) -> torch.Tensor:
     """What each token's term weighs in a mean such as (6)'s; those of all given responses sum to 1. -> [B, T]
 
-    sequence: E over responses of (1/|o|) Σ_t; token: every token alike. Masked tokens count in both.
+    sequence: E over responses of (1/|o|) Σ_t; token: every token alike. Those that I^A or I^H take out count.
     """
     if loss_norm == "sequence":
         return counts_BT / (counts_BT.sum(1, keepdim=True).clamp(min=1) * len(counts_BT))

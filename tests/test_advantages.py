@@ -91,6 +91,14 @@ def test_group_advantages_worked_by_hand():
     assert scaled.tolist() == pytest.approx([math.sqrt(3), *[-1 / math.sqrt(3)] * 3, 0.0, 0.0])
 
 
+@pytest.mark.parametrize("scale_by_std", [False, True])
+def test_equal_rewards_of_any_size_give_a_group_no_advantage(scale_by_std):
+    for n in (1, 8, 16, 32):
+        for reward in (0.1, 0.3, 0.7, 1 / 3, 1e6 + 0.1):
+            rewards_B, group_B = torch.full((n,), reward), torch.zeros(n, dtype=torch.long)
+            assert (asyppo.group_advantages(rewards_B, group_B, scale_by_std) == 0).all(), (n, reward)
+
+
 def test_whitened_advantages_have_mean_zero_and_deviation_one_over_response_tokens():
     torch.manual_seed(0)
     mask_BT = torch.rand(8, 30) < 0.6

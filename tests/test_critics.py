@@ -104,9 +104,9 @@ def test_critics_start_from_zero_without_noise_and_learn_to_tell_right_from_wron
     fit(critics, rollout, shards_MB, world, critic_epochs=60, max_grad_norm=1.0)
     values_MBT = ensemble_values(critics, rollout, 4096, world)
     assert torch.equal(values_MBT, ensemble_values(critics, rollout, 4096, world))
-    returns_MBT = response_rewards(rollout).expand(2, -1, -1)
+    returns_BT = response_rewards(rollout)
     std_BT = asyppo.disagreement(values_MBT)
-    metrics = value_metrics(values_MBT, std_BT, returns_MBT, rollout, shards_MB)
+    metrics = value_metrics(values_MBT, std_BT, returns_BT, rollout, shards_MB)
     for m in range(2):
         assert metrics[f"critic{m}/explained_variance"] > 0.3
         assert metrics[f"critic{m}/value_correct"] > metrics[f"critic{m}/value_wrong"] + 0.3

@@ -53,7 +53,7 @@ def test_models_and_updates_ignore_everything_outside_the_responses(qwen, new_cr
         fitted, _ = fit(critics, rollout, shards_MB, world, returns_BT, critic_epochs=2)
         values_MBT = ensemble_values(critics, rollout, 120, world)
         spoilt_MBT = garbage(values_MBT, mask_BT, fill)
-        metrics = value_metrics(spoilt_MBT, spoilt_MBT[0], returns_BT[None], rollout, shards_MB)
+        metrics = value_metrics(spoilt_MBT, spoilt_MBT[0], returns_BT, rollout, shards_MB)
         torch.manual_seed(1)
         data = asyppo.PolicyData(
             old_logp=garbage(old_logp_BT, mask_BT, fill), advantage_mask=mask_BT, entropy_filter=mask_BT,

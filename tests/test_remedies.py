@@ -355,7 +355,7 @@ def test_the_ensembles_explained_variance_is_its_mean_values_and_held_out_that_o
     shards_MB, returns_BT = two_shards(rollout), response_rewards(rollout)
     values_MBT = returns_BT + 0.4 * torch.randn(2, *returns_BT.shape)
     std_BT = asyppo.disagreement(values_MBT)
-    metrics = value_metrics(values_MBT, std_BT, returns_BT.expand(2, -1, -1), rollout, shards_MB)
+    metrics = value_metrics(values_MBT, std_BT, returns_BT, rollout, shards_MB)
     means, unseen, returns = [], [], []
     for b, length in enumerate(rollout.response_len_B.tolist()):
         for t in range(length):
