@@ -16,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCau
 import distributed
 import train
 from models import load_actor, load_critic, load_tokenizer
-from tests.runs import ROOT, launch
+from tests.runs import FEW, ROOT, launch
 from tests.synthetic import draw_responses
 from tiny.make_tiny import make_tokenizer
 
@@ -39,23 +39,36 @@ def save_model(model, folder: Path) -> str:
     return str(folder)
 
 
-# runs of a minute: test -> what it launches, given a folder
+def lose(how: str, folder: Path):
+    """gloo waits 12 seconds for the rank that hangs."""
+    flags = [*FEW, "--save-every", 1, "--timeout", 0.2, "--steps", 3, "--out", folder / "run"]
+    return launch("tests/lost_rank.py", 1, how, *flags, processes=2, code=None, timeout=120)
+
+
+# what takes long or waits long: test -> what it runs in a folder of its own; in the order of the tests
 LONG = {
-    "test_the_embedded_default_improves_its_reward_within_a_few_steps": lambda folder: (
-        "train.py", "--out", folder / "run", "--steps", 6, "--eval-every", 6),
-    "test_sigkill_at_random_moments_of_every_phase_changes_nothing": lambda folder: (
-        "tests/kills.py", folder, 12, 0),
+    "test_mistakes_under_torchrun_are_said_once": lambda folder: [
+        launch("train.py", *flags, processes=2, code=None)
+        for flags in (["--data", "none.jsonl", "--out", folder / "run"], ["--group-size", 1])],
+    "test_sigkill_at_random_moments_of_every_phase_changes_nothing": lambda folder:
+        launch("tests/kills.py", folder, 12, 0),
+    "test_a_hanging_or_dead_rank_ends_the_job_and_leaves_the_last_checkpoint[hangs]": partial(lose, "hangs"),
+    "test_a_hanging_or_dead_rank_ends_the_job_and_leaves_the_last_checkpoint[dies]": partial(lose, "dies"),
+    "test_the_embedded_default_improves_its_reward_within_a_few_steps": lambda folder:
+        launch("train.py", "--out", folder / "run", "--steps", 6, "--eval-every", 6),
+    "test_a_run_of_two_processes_saves_models_that_plain_transformers_loads": lambda folder:
+        launch("train.py", "--out", folder / "run", "--steps", 2, *FEW, "--save-every", 1, processes=2),
 }
 
 
 @pytest.fixture(scope="session", autouse=True)
 def begun(request, tmp_path_factory) -> dict:
-    """The LONG runs of the selected tests, begun with the session beside others: test -> folder, future"""
+    """LONG of the selected tests, begun with the session, one beside the tests: test -> folder, future"""
     selected = {item.name for item in request.session.items}
     pool, folders = ThreadPoolExecutor(1), {name: tmp_path_factory.mktemp("begun") for name in LONG}
     yield {
-        name: (folders[name], pool.submit(launch, *command(folders[name])))
-        for name, command in LONG.items() if name in selected
+        name: (folders[name], pool.submit(long, folders[name]))
+        for name, long in LONG.items() if name in selected
     }
     pool.shutdown(cancel_futures=True)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.runs import ROOT, launch, run
+from tests.runs import ROOT, run
 
 # flags of train.py; DIR stands for the folder that `files` fills
 TRAIN = [
@@ -194,11 +194,11 @@ def test_a_mistake_gets_one_sentence_and_exit_code_2_and_nothing_is_written(
     assert not out.exists() and contents(files) == before
 
 
-def test_mistakes_under_torchrun_are_said_once(tmp_path):
-    done = launch("train.py", "--data", "none.jsonl", "--out", tmp_path / "run", processes=2, code=None)
-    assert done.stderr.count("there is no such file") == 1 and "in load_problems" not in done.stderr
-    done = launch("train.py", "--group-size", 1, processes=2, code=None)
-    assert done.stderr.count("cannot be divided over 2 critics") == 1
+def test_mistakes_under_torchrun_are_said_once(begun, request):
+    """--data none.jsonl; --group-size 1"""
+    no_data, no_groups = (done.stderr for done in begun[request.node.name][1].result())
+    assert no_data.count("there is no such file") == 1 and "in load_problems" not in no_data
+    assert no_groups.count("cannot be divided over 2 critics") == 1
 
 
 def test_a_mistake_that_rank_0_alone_can_find_is_raised_on_all_ranks(files, tmp_path):

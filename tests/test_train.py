@@ -62,9 +62,10 @@ def test_the_baselines_are_settings_of_the_same_code(tmp_path, algo, critics):
     assert config["settings"]["algo"] == algo and config["packages"]["torch"]
 
 
-def test_a_run_of_two_processes_saves_models_that_plain_transformers_loads(tmp_path):
+def test_a_run_of_two_processes_saves_models_that_plain_transformers_loads(begun, request):
+    tmp_path, run_of_two_steps = begun[request.node.name]
+    run_of_two_steps.result()
     out = tmp_path / "run"
-    launch("train.py", "--out", out, "--steps", 2, *FEW, "--save-every", 1, processes=2)
     model, tokenizer = (c.from_pretrained(out / "model") for c in (AutoModelForCausalLM, AutoTokenizer))
     base = AutoModelForCausalLM.from_pretrained(ROOT / "tiny/actor")
     assert any(not torch.equal(a, b) for a, b in zip(model.parameters(), base.parameters()))
