@@ -297,30 +297,18 @@ def rollout_samples(rollout: Rollout, tokenizer, step: int, n: int = 4) -> list[
 
 
 # -- the clock -----------------------------------------------------------------------------------------------
-class Stopwatch:
-    """Seconds and peak memory by phase, as time/<phase> and memory/<phase> (GiB; CPU: so far)."""
-
-    def __init__(self, world: World):
-        self.world, self.began = world, time.time()
-        self.seconds: dict[str, float] = {}
-        self.memory: dict[str, float] = {}
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        began, on_gpu = time.time(), self.world.device.type == "cuda"
-        if on_gpu:
-            torch.cuda.reset_peak_memory_stats()
-        yield
-        if on_gpu:
-            torch.cuda.synchronize()  # what was launched belongs to this phase
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.time() - began
-        kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        gib = torch.cuda.max_memory_allocated() / 2**30 if on_gpu else kib / 2**20
-        self.memory[name] = max(self.memory.get(name, 0.0), gib)
-
-    def metrics(self) -> dict[str, float]:
-        ranks = gather_list([self.memory], self.world)
-        memory = {name: max(rank[name] for rank in ranks) for name in self.memory}
-        metrics = {f"time/{name}": seconds for name, seconds in self.seconds.items()}
-        metrics |= {"time/step": time.time() - self.began, "peak_memory_gb": max(memory.values())}
-        return metrics | {f"memory/{name}": gib for name, gib in memory.items()}
+@contextmanager
+def timed(metrics: dict[str, float], phase: str, world: World) -> Iterator[None]:
+    """Add a phase's seconds, and its peak memory on the fullest process, to metrics: time/<phase> and
+    memory/<phase> (GiB; CPU: so far)."""
+    began, on_gpu = time.time(), world.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    yield
+    gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    if on_gpu:
+        torch.cuda.synchronize()  # what was launched belongs to this phase
+        gib = torch.cuda.max_memory_allocated() / 2**30
+    seconds, memory = f"time/{phase}", f"memory/{phase}"
+    metrics[seconds] = metrics.get(seconds, 0.0) + time.time() - began
+    metrics[memory] = max(metrics.get(memory, 0.0), *gather_list([gib], world))

@@ -88,6 +88,7 @@ def generate_responses(actor: Actor, tokenizer, prompts: list[list[int]], sampli
             if new := waiting[:free]:
                 fresh = prefill(actor, [begun.get(row, own[row]) for row in new], world.device)
                 batch = join(batch, fresh) if rows else fresh
+                del fresh  # its keys and values have been copied
                 rows, waiting = rows + new, waiting[free:]
             width = batch.ids.shape[1]
             start_B = width - batch.mask.sum(1).cpu() + torch.tensor([len(own[row]) for row in rows])

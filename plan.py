@@ -63,14 +63,15 @@ def drawing(x: Size, draw: Draw, batch: int, args: Namespace) -> dict[str, float
     )
 
 
-def phases(actor: Size, critics: list[Size] | None, args, offload: str, ranks: int) -> dict[str, dict]:
-    """phase -> part -> bytes on one of `ranks` GPUs, less those of `drawing`. critics None: an evaluation,
-    which has one phase, and no moments."""
+def phases(actor: Size, critics: list[Size] | None, args, offload: str, ranks: int,
+           processes: int) -> dict[str, dict]:
+    """phase -> part -> bytes on one of the `ranks` GPUs of a copy, less those of `drawing`. critics None: an
+    evaluation, which has one phase, and no moments."""
     models, on_gpu = (actor, *(critics or ())), offload != "all"
     held = lambda of: sum(x.params for x in of) / ranks * on_gpu
     moments = lambda *updated: 8 * held(updated if offload == "moments" or critics is None else models)
     # one process in fp32 has nothing to gather (models.prepare)
-    gathers, tokens = ranks > 1 or actor.item < 4 or not on_gpu, getattr(args, "token_budget", 0)
+    gathers, tokens = processes > 1 or actor.item < 4 or not on_gpu, getattr(args, "token_budget", 0)
 
     def forward(x: Size) -> dict[str, float]:
         # the unit around the blocks, the block at work, the next one, and the buffer that it arrives in
@@ -118,7 +119,7 @@ def choose(args: Namespace, critic_names: list[str] | None, draw: Draw, item: in
     tried = [(ranks, offload) for ranks in copy_sizes for offload in (OFFLOAD if auto else [given])]
     # weights on the CPU are slower still than weights on another machine
     for ranks, offload in sorted(tried, key=lambda each: each[1] == "all"):
-        parts = phases(actor, critics, args, offload, ranks)
+        parts = phases(actor, critics, args, offload, ranks, processes)
         none, one = (sum(drawing(actor, draw, n, args).values()) for n in (0, 1))
         room = (usable - sum(parts["generate"].values()) - none) / (one - none)
         batch = min(most, max(1, int(room))) if draw.batch == "auto" else draw.batch

@@ -36,7 +36,7 @@ from critics import correlation_metrics, ensemble_values, fit_critics, shard, va
 from distributed import StopRequest, UserError, World, gather_list, generator, number, refuse
 from distributed import load_checkpoint, save_checkpoint, saved_steps, stream_seed, together, writing
 from evaluate import evaluate, summarise
-from folder import GROUPS_SHOWN, Folder, Log, Stopwatch, digest, open_folder, rollout_samples
+from folder import GROUPS_SHOWN, Folder, Log, digest, open_folder, rollout_samples, timed
 from generation import Sampling, check_generation, generate_responses, sampling_of, stop_token_ids
 from models import Actor, MiniCritic, check_config, compute_dtype, load_actor, load_config, load_critic
 from models import load_tokenizer, save_actor, save_critic
@@ -48,10 +48,10 @@ from verifier import Verifier
 
 def train_step(run: Run, step: int) -> tuple[dict[str, float], Rollout, asyppo.PolicyData]:
     """One step of the method, in the paper's order. -> metrics, rollout, what the policy learned from"""
-    args, world, watch, metrics = run.args, run.world, Stopwatch(run.world), {}
+    args, world, metrics, began = run.args, run.world, {}, time.time()
 
     # 1. Sample P prompts, draw G responses to each from the current policy, verify them; keep log π_old.
-    rollout = sample_rollout(run, step, watch)
+    rollout = sample_rollout(run, step, metrics)
     mask_BT = rollout.mask_BT
 
     if run.critics:
@@ -64,19 +64,19 @@ def train_step(run: Run, step: int) -> tuple[dict[str, float], Rollout, asyppo.P
         rewards_BT = asyppo.terminal_rewards(rollout.rewards_B, mask_BT)
         returns_BT = asyppo.discounted_returns(rewards_BT, mask_BT, args.gamma)
         wants_before = args.critic_order == "last" or args.critic_lam < 1
-        before_MBT = run.values(rollout, watch) if wants_before else None
+        before_MBT = run.values(rollout, metrics) if wants_before else None
         targets_MBT = returns_BT.expand(len(run.critics), -1, -1)
         if args.critic_lam < 1:  # bootstrapped from its own values: another's know what it must not
             how = mask_BT, args.gamma, args.critic_lam
             each = [asyppo.lambda_returns(rewards_BT, own_BT, *how) for own_BT in before_MBT]
             targets_MBT = torch.stack(each)
-        with watch.phase("fit_critics"), offloaded([run.actor_optimizer], args.offload):
+        with timed(metrics, "fit_critics", world), offloaded([run.actor_optimizer], args.offload):
             metrics |= fit_critics(run.critics, run.critic_optimizers, rollout, targets_MBT, shards_MB, args,
                                    step, world)
 
         # 4. Ensemble: every critic's value of every state, their mean, generalised advantage estimation;
         # and the disagreement σ, which the masks of step 5 rank tokens by.
-        values_MBT = run.values(rollout, watch) if args.critic_order == "first" else before_MBT
+        values_MBT = run.values(rollout, metrics) if args.critic_order == "first" else before_MBT
         values_BT = asyppo.aggregate(values_MBT, args.aggregate, shards_MB)
         raw_BT = asyppo.gae(rewards_BT, values_BT, mask_BT, args.gamma, args.lam)
         std_BT = asyppo.disagreement(values_MBT)
@@ -106,30 +106,32 @@ def train_step(run: Run, step: int) -> tuple[dict[str, float], Rollout, asyppo.P
     # 6. Policy: several passes of the clipped objective over the same rollout.
     data = asyppo.PolicyData(rollout.old_logp_BT, advantages_BT, advantage_mask_BT, entropy_filter_BT)
     if step > args.critic_warmup:
-        with watch.phase("policy"), offloaded(run.critic_optimizers, args.offload):
+        with timed(metrics, "policy", world), offloaded(run.critic_optimizers, args.offload):
             metrics |= asyppo.update_policy(run.actor, run.actor_optimizer, rollout, data, args, step, world)
 
     if run.critics and looked_into(args, step):
         metrics |= correlation_metrics(values_MBT, std_BT, advantages_BT, rollout)
-    metrics |= watch.metrics() | batch_metrics(rollout, raw_BT, data)
+    metrics |= batch_metrics(rollout, raw_BT, data) | {"time/step": time.time() - began}
+    metrics["peak_memory_gb"] = max(x for key, x in metrics.items() if key.startswith("memory/"))
     metrics["tokens_per_s"] = int(mask_BT.sum()) / metrics["time/step"]
     return metrics, rollout, data
 
 
-def sample_rollout(run: Run, step: int, watch: Stopwatch) -> Rollout:
+def sample_rollout(run: Run, step: int, metrics: dict[str, float]) -> Rollout:
     """Step 1. -> all responses with their rewards, their log-probabilities and entropies"""
     args, world = run.args, run.world
     batch = problems_of_step(run.problems, step, args.prompts_per_step, args.seed)
     pairs = [(prompt_tokens(p.problem, run.template, run.tokenizer), p.answer) for p in batch]
     prompts = [prompt for prompt, _ in pairs for _ in range(args.group_size)]
     golds = [gold for _, gold in pairs for _ in range(args.group_size)]
-    with watch.phase("generate"), offloaded([run.actor_optimizer, *run.critic_optimizers], args.offload):
+    optimizers = [run.actor_optimizer, *run.critic_optimizers]
+    with timed(metrics, "generate", world), offloaded(optimizers, args.offload):
         responses = generate_responses(run.actor, run.tokenizer, prompts, run.sampling, world,
                                        stream_seed(args.seed, "rollout", step), "generate")
-    with watch.phase("verify"):
+    with timed(metrics, "verify", world):
         answers, rewards = verify(responses, golds, args.extract, run.reward, run.tokenizer, world)
     rollout = make_rollout(responses, golds, answers, rewards, args.group_size)
-    with watch.phase("score"):
+    with timed(metrics, "score", world):
         scores = score_responses(run.actor, rollout, args.token_budget, world)
     rollout.old_logp_BT, rollout.old_entropy_BT, rollout.old_slope_BT = scores
     return rollout
@@ -261,9 +263,9 @@ class Run:
         pairs = [(self.actor, self.actor_optimizer), *zip(self.critics, self.critic_optimizers)]
         return dict(zip(["actor", *(f"critic{m}" for m in range(len(self.critics)))], pairs))
 
-    def values(self, rollout: Rollout, watch: Stopwatch) -> torch.Tensor:
+    def values(self, rollout: Rollout, metrics: dict[str, float]) -> torch.Tensor:
         """Every critic's value of every state, [M, B, T]."""
-        with watch.phase("values"):
+        with timed(metrics, "values", self.world):
             return ensemble_values(self.critics, rollout, self.args.token_budget, self.world)
 
 

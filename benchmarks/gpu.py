@@ -41,8 +41,7 @@ import folder
 import plan
 import train
 from critics import ensemble_values
-from distributed import start, stop
-from folder import Stopwatch
+from distributed import World, start, stop
 from generation import Sampling, generate_responses
 from models import Actor, MiniCritic, compute_dtype, prepare
 from rollout import Response, Rollout, make_rollout
@@ -292,36 +291,34 @@ def step(args: argparse.Namespace, record: Record) -> None:
     prompts, contexts = ([tokens(n) for _ in range(PROMPTS)] for n in (PROMPT, PROMPT + length // 2))
     lengths: list[int] = []
 
-    class Watch(Stopwatch):
+    @contextmanager
+    def timed(metrics: dict, phase: str, world: World):
         """Tells of a phase as soon as it is over."""
+        with folder.timed(metrics, phase, world):
+            yield
+        if len(lengths) > 2 * PROMPTS:
+            record({"row": args.rows[0], "responses": len(lengths), "phase": phase,
+                    "seconds": metrics[f"time/{phase}"], "gib": metrics[f"memory/{phase}"]})
 
-        @contextmanager
-        def phase(self, name: str):
-            with super().phase(name):
-                yield
-            if len(lengths) > 2 * PROMPTS:
-                record({"row": args.rows[0], "responses": len(lengths), "phase": name,
-                        "seconds": self.seconds[name], "gib": self.memory[name]})
-
-    def sample_rollout(run: train.Run, step: int, watch: Stopwatch) -> Rollout:
+    def sample_rollout(run: train.Run, step: int, metrics: dict) -> Rollout:
         """Like train's, but with random responses of the wanted lengths, not the few generated tokens."""
         group = 2 if step == 1 else args.group_size
         n = run.args.minibatch_size = PROMPTS * group
         shuffled = torch.randperm(n, generator=order).tolist()
         lengths[:] = [length // 8 + i * (length - length // 8) // (n - 1) for i in shuffled]
         optimizers = [run.actor_optimizer, *run.critic_optimizers]
-        with watch.phase("generate"), offloaded(optimizers, run.args.offload):
+        with timed(metrics, "generate", run.world), offloaded(optimizers, run.args.offload):
             decoded = [context for context in contexts for _ in range(group)]
             generate_responses(run.actor, None, decoded, run.sampling, run.world, step, "generate")
         responses = [Response(prompts[b // group], tokens(k), False) for b, k in enumerate(lengths)]
         rewards = [float(b % 3 == 0) for b in range(n)]
         rollout = make_rollout(responses, [""] * n, [""] * n, rewards, group)
-        with watch.phase("score"):
+        with timed(metrics, "score", run.world):
             scores = score_responses(run.actor, rollout, run.args.token_budget, run.world)
         rollout.old_logp_BT, rollout.old_entropy_BT, rollout.old_slope_BT = scores
         return rollout
 
-    train.Stopwatch, train.sample_rollout = Watch, sample_rollout
+    train.timed, train.sample_rollout = timed, sample_rollout
     train.train_step(run, 1)
     metrics, _, _ = train.train_step(run, 2)
     _, layers, _, heads, _, head_dim, _, _ = SIZES[args.actor]
@@ -332,7 +329,7 @@ def step(args: argparse.Namespace, record: Record) -> None:
     item = compute_dtype(run.args.dtype, run.world).itemsize
     actor = plan.size_of(run.args.model, "--model", item)
     critic = plan.size_of(f"{args.out}/{args.actor if algo == 'ppo' else args.critic}", "--critics", item)
-    planned = plan.phases(actor, [critic] * len(run.critics), run.args, run.args.offload, 1)
+    planned = plan.phases(actor, [critic] * len(run.critics), run.args, run.args.offload, 1, 1)
     batch = min(run.sampling.batch, len(lengths))
     draw = plan.Draw(batch, len(lengths), args.group_size, PROMPT)
     planned["generate"] |= plan.drawing(actor, draw, batch, run.args)

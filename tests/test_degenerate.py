@@ -34,7 +34,7 @@ def step(qwen, world, monkeypatch, tmp_path):
         run = train.set_up(train.parse_args([*common, *flags]), world)
         scores = score_responses(run.actor, rollout, run.args.token_budget, world)
         rollout.old_logp_BT, rollout.old_entropy_BT, rollout.old_slope_BT = scores
-        monkeypatch.setattr(train, "sample_rollout", lambda run, step, watch: rollout)
+        monkeypatch.setattr(train, "sample_rollout", lambda run, step, metrics: rollout)
         before = full_weights(run.actor)
         metrics, _, _ = train.train_step(run, step=1)
         assert all(math.isfinite(value) for value in metrics.values()), metrics

@@ -103,7 +103,7 @@ def test_every_phase_allocates_what_the_plan_says(tmp_path, world, name, dtype, 
     }
     work["policy"](), work["fit_critics"]()  # the moments exist from the first update on
     sizes = [plan.size_of(path, flag, dtype.itemsize) for flag in ("--model", "--critics")]
-    planned = plan.phases(sizes[0], [sizes[1]] * 2, args, "none", 1)
+    planned = plan.phases(sizes[0], [sizes[1]] * 2, args, "none", 1, 1)
     planned["generate"] |= plan.drawing(sizes[0], plan.Draw(ROWS, ROWS, ROWS // 2, 4), ROWS, args)
     assert set(planned) == set(work)
     parameters = [p for model in models for p in model.parameters()]
@@ -166,6 +166,12 @@ def test_parameters_are_counted_without_loading_any(qwen3):
         # a critic has no output embedding, and a head of its own
         untied = 0 if QWEN3[name][4] else 151936 * QWEN3[name][0]
         assert plan.size_of(qwen3 / name, "--critics", 2).params == n - untied + QWEN3[name][0] + 1
+
+
+def test_processes_with_a_whole_copy_each_gather_as_well_and_a_single_one_in_fp32_does_not(qwen3):
+    size = plan.size_of(qwen3 / "0.6B", "--model", 4)
+    alone, two = (plan.phases(size, None, None, "none", 1, n)["generate"]["gathered"] for n in (1, 2))
+    assert (alone, two) == (0, 4 * size.params)
 
 
 # the default's: 32 × 32 responses

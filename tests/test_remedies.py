@@ -63,7 +63,7 @@ def step(qwen, world, monkeypatch, tmp_path):
         rollout.old_logp_BT, rollout.old_entropy_BT, rollout.old_slope_BT = scores
         shards_MB = shard(rollout.group_B, 2, "group", generator(0, "shards", 1))
         values_MBT = values(shards_MB)[:, :, None] * rollout.mask_BT
-        monkeypatch.setattr(train, "sample_rollout", lambda run, step, watch: rollout)
+        monkeypatch.setattr(train, "sample_rollout", lambda run, step, metrics: rollout)
         monkeypatch.setattr(train, "shard", lambda *_: shards_MB)
         monkeypatch.setattr(train, "ensemble_values", lambda *_: values_MBT)
         metrics, _, data = train.train_step(run, step=1)
