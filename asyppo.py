@@ -62,7 +62,8 @@ def group_advantages(rewards_B: torch.Tensor, group_B: torch.Tensor, scale_by_st
         rewards = rewards_B[members]
         if (rewards != rewards[0]).any():  # rounding of a mean would make noise of equal ones
             centred = rewards - rewards.mean()
-            advantages_B[members] = centred / centred.square().mean().sqrt() if scale_by_std else centred
+            std = centred.square().mean().sqrt()
+            advantages_B[members] = centred / std if scale_by_std and std > 0 else centred
     return advantages_B
 
 

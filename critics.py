@@ -86,7 +86,7 @@ def inverse_group_std(rewards_B, group_B, shard_B: torch.Tensor) -> torch.Tensor
 
 
 def fit_critics(critics: list[MiniCritic], optimizers: list[torch.optim.Optimizer], rollout: Rollout,
-                returns_MBT, shards_MB: torch.Tensor, args, step: int, world: World) -> dict[str, float]:
+                targets_MBT, shards_MB: torch.Tensor, args, step: int, world: World) -> dict[str, float]:
     """Step 3: minimise each critic's mean squared error over the states of its own shard. -> what to log
 
     Without --critic-minibatch-size a critic takes as many optimizer steps a pass as the actor.
@@ -103,7 +103,7 @@ def fit_critics(critics: list[MiniCritic], optimizers: list[torch.optim.Optimize
         n_minibatches = -(-len(rows) // size) if size else -(-len(rollout) // args.minibatch_size)
         updates = update_model(
             critic, optimizer, partial(critic.loss, token_loss=value_loss), rollout, rows,
-            ValueData(returns_MBT[m]), args, world, epochs=args.critic_epochs, n_minibatches=n_minibatches,
+            ValueData(targets_MBT[m]), args, world, epochs=args.critic_epochs, n_minibatches=n_minibatches,
             loss_norm="token", stream=("critic minibatches", step, m), counts_BT=counts_BT)
         metrics |= {f"critic{m}/{key}": mean for key, mean in mean_of_updates(updates).items()}
     return metrics

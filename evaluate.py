@@ -201,8 +201,8 @@ def evaluate(actor: Actor, tokenizer, sets: dict[str, list[Problem]], template: 
     """k responses to every problem -> a record of each response, in the order of sets, problems and samples.
 
     The prompts of all sets are pooled and sorted by length, so that a small set wastes no batch. `keep` gets
-    the records of each portion as soon as it is finished, `done` are those that an interrupted run kept: whole
-    portions are not drawn again.
+    the records of each portion as soon as it is finished; `done` are those that an interrupted run kept, and
+    whole portions of them are not drawn again.
     """
     places = [(name, row) for name in sets for row in range(len(sets[name]))]
     prompts = {at: prompt_tokens(sets[at[0]][at[1]].problem, template, tokenizer) for at in places}

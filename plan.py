@@ -65,8 +65,8 @@ def drawing(x: Size, draw: Draw, batch: int, args: Namespace) -> dict[str, float
 
 def phases(actor: Size, critics: list[Size] | None, args, offload: str, ranks: int,
            processes: int) -> dict[str, dict]:
-    """phase -> part -> bytes on one of the `ranks` GPUs of a copy, less those of `drawing`. critics None: an
-    evaluation, which has one phase, and no moments."""
+    """phase -> part -> bytes on one of the `ranks` GPUs of a copy, less those of `drawing`; processes: of all
+    copies. critics None: an evaluation, which has one phase, and no moments."""
     models, on_gpu = (actor, *(critics or ())), offload != "all"
     held = lambda of: sum(x.params for x in of) / ranks * on_gpu
     moments = lambda *updated: 8 * held(updated if offload == "moments" or critics is None else models)

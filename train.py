@@ -66,10 +66,10 @@ def train_step(run: Run, step: int) -> tuple[dict[str, float], Rollout, asyppo.P
         wants_before = args.critic_order == "last" or args.critic_lam < 1
         before_MBT = run.values(rollout, metrics) if wants_before else None
         targets_MBT = returns_BT.expand(len(run.critics), -1, -1)
-        if args.critic_lam < 1:  # bootstrapped from its own values: another's know what it must not
-            how = mask_BT, args.gamma, args.critic_lam
-            each = [asyppo.lambda_returns(rewards_BT, own_BT, *how) for own_BT in before_MBT]
-            targets_MBT = torch.stack(each)
+        if args.critic_lam < 1:  # by each critic's own values: another's have seen what it must not
+            targets_MBT = torch.stack([
+                asyppo.lambda_returns(rewards_BT, own_BT, mask_BT, args.gamma, args.critic_lam)
+                for own_BT in before_MBT])
         with timed(metrics, "fit_critics", world), offloaded([run.actor_optimizer], args.offload):
             metrics |= fit_critics(run.critics, run.critic_optimizers, rollout, targets_MBT, shards_MB, args,
                                    step, world)
@@ -251,7 +251,7 @@ class Run:
     held_out: list[Problem]
     sampling: Sampling
     verifier: Verifier
-    reward: Callable  # (texts, golds) -> rewards, right ones above 0; a fork puts its own here
+    reward: Callable  # (texts, golds) -> 1.0 for each right one, else 0.0; a fork puts its own here
     actor: Actor
     actor_optimizer: torch.optim.Optimizer
     critics: list[MiniCritic]

@@ -40,7 +40,7 @@ def save_model(model, folder: Path) -> str:
 
 
 def lose(how: str, folder: Path):
-    """gloo waits 12 seconds for the rank that hangs."""
+    """A run of which rank 1 hangs, so that gloo waits 12 seconds for it, or dies."""
     flags = [*FEW, "--save-every", 1, "--timeout", 0.2, "--steps", 3, "--out", folder / "run"]
     return launch("tests/lost_rank.py", 1, how, *flags, processes=2, code=None, timeout=120)
 
@@ -63,7 +63,7 @@ LONG = {
 
 @pytest.fixture(scope="session", autouse=True)
 def begun(request, tmp_path_factory) -> dict:
-    """LONG of the selected tests, begun with the session, one beside the tests: test -> folder, future"""
+    """LONG of the selected tests, begun with the session, one after another: test -> folder, future"""
     selected = {item.name for item in request.session.items}
     pool, folders = ThreadPoolExecutor(1), {name: tmp_path_factory.mktemp("begun") for name in LONG}
     yield {

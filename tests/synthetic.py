@@ -53,7 +53,7 @@ def fit(critics: list, rollout: Rollout, shards_MB, world, returns_BT=None, **ch
     returns_BT = response_rewards(rollout) if returns_BT is None else returns_BT
     optimizers = [adamw(critic, 1e-2) for critic in critics]
     logged = fit_critics(
-        critics, optimizers, rollout, returns_MBT=returns_BT.expand(len(critics), -1, -1),
+        critics, optimizers, rollout, targets_MBT=returns_BT.expand(len(critics), -1, -1),
         shards_MB=shards_MB, args=settings(**changes), step=1, world=world
     )
     return logged, optimizers

@@ -88,8 +88,9 @@ def test_runs_are_made_once_and_leave_a_line_from_which_the_verdict_is_drawn(tmp
     flags = ["--folder", tmp_path / "runs", "--", *few]
     assert "2 variants × 1 seeds: 0 runs done, 2 to do" in run(*command, "--list", *flags).stdout
     assert "2 runs finished, 0 failed" in run(*command, *flags).stdout
+    # they stand in the order in which they ended
     both = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
-    line, other = sorted(both, key=lambda line: "--aggregate" in line["flags"])  # in the order of their ends
+    line, other = sorted(both, key=lambda line: "--aggregate" in line["flags"])
     metrics = (tmp_path / "runs" / line["digest"] / "run/metrics.jsonl").read_text().splitlines()
     assert line["curves"]["reward_mean"] == [[1, json.loads(metrics[1])["reward_mean"]]]
     assert set(line["values"]) == {"a constant", "critic 0", "critic 1", "their mean"}
@@ -98,8 +99,8 @@ def test_runs_are_made_once_and_leave_a_line_from_which_the_verdict_is_drawn(tmp
     assert "undecided here (one seed)" in run(*command, "--table", *flags).stdout
     # flags that would undo a variant's own leave its claims out: it would be the other side's twin
     assert "0 variants" in run(*command, "--list", *flags, "--aggregate", "mean").stdout
-    few_prompts = run("experiments/claims.py", "--claim", "C4", "C10", "--list", "--", "--group-size", 8).stdout
-    assert "8 passes" in few_prompts and "G 32" not in few_prompts
+    listed = run("experiments/claims.py", "--claim", "C4", "C10", "--list", "--", "--group-size", 8).stdout
+    assert "8 passes" in listed and "G 32" not in listed
     # one that fails is said, with where its words are, and costs the others nothing
     failed = run(*command, "--folder", tmp_path / "bad", "--", *few, "--n-problems", 10**9, code=1)
     assert "0 runs finished, 2 failed" in failed.stdout and "log.txt" in failed.stderr + failed.stdout

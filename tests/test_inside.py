@@ -24,9 +24,9 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 @pytest.fixture(scope="module", params=["asyppo", "grpo"])
 def out(request, tmp_path_factory):
-    """One step, all of whose responses are saved, and its page; critics' targets bootstrap."""
+    """One step, all of whose responses are saved, and its page."""
     out = tmp_path_factory.mktemp(request.param)
-    flags = ["--algo", request.param, "--lr", 3e-4, "--steps", 1, "--eval-every", 1, "--critic-lam", 0.5]
+    flags = ["--algo", request.param, "--lr", 3e-4, "--steps", 1, "--eval-every", 1]
     run("train.py", "--out", out, *FEW, *flags)
     run("experiments/inside.py", out, "--out", out / "page.html")
     return out
@@ -55,13 +55,6 @@ def test_the_pages_numbers_are_those_of_the_metrics(out):
         sigma = [x for r in all_ for x in r["sigma"]]
         assert np.quantile(sigma, 0.9) == pytest.approx(metrics["value_std_p90"], rel=1e-3)
         assert all(len(r["fitted"]) == 1 for r in all_) and {r["fitted"][0] for r in all_} == {0, 1}
-        # explained is the return of unseen responses, not the critic's target, which holds its own values
-        for m in range(critics):
-            unseen = [r for r in all_ if m not in r["fitted"]]
-            returns = [r["reward"] for r in unseen for _ in r["tokens"]]
-            left = np.subtract(returns, [x for r in unseen for x in r["value"][m]])
-            explained = 1 - np.var(left) / np.var(returns)
-            assert explained == pytest.approx(metrics[f"critic{m}/explained_variance_heldout"], abs=2e-3)
     for sample, r in zip(rows(out, "rollouts.jsonl"), all_[::2], strict=True):
         assert "".join(r["tokens"]) == sample["response"] and r["prompt"] == sample["prompt"]
         assert (r["answer"] or None, r["gold"]) == (sample["answer"], sample["gold"])

@@ -161,11 +161,11 @@ def test_an_update_that_is_not_finite_is_skipped_kept_for_inspection_and_stops_t
     real = train.fit_critics
 
     def run_spoilt(out, steps, code):
-        def fit(critics, optimizers, rollout, returns_MBT, shards_MB, args, step, world):
+        def fit(critics, optimizers, rollout, targets_MBT, shards_MB, args, step, world):
             if step in steps:
-                returns_MBT = returns_MBT.clone()
-                returns_MBT[0] = float("inf")
-            return real(critics, optimizers, rollout, returns_MBT, shards_MB, args, step, world)
+                targets_MBT = targets_MBT.clone()
+                targets_MBT[0] = float("inf")
+            return real(critics, optimizers, rollout, targets_MBT, shards_MB, args, step, world)
 
         monkeypatch.setattr(train, "fit_critics", fit)
         flags = [*FEW, "--steps", 4, "--max-bad-steps", 2]

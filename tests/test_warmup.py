@@ -4,6 +4,9 @@ import os
 import re
 import signal
 
+import numpy as np
+import pytest
+
 import train
 from tests.runs import FEW, rows, run, weights
 from tests.synthetic import full_weights, same_weights
@@ -76,3 +79,15 @@ def test_correlations_are_logged_in_evaluated_steps_and_left_out_where_they_do_n
     one = {"value_within", "value_entropy_corr", "value_gradient_corr"}
     assert logged("one critic", "--steps", 1, "--eval-every", 1, "--n-critics", 1) == [one]
     assert logged("none", "--steps", 1, "--eval-every", 1, "--algo", "grpo") == [set()]
+
+
+def test_what_is_explained_is_the_return_and_not_a_target_that_holds_the_critics_own_values(tmp_path):
+    flags = ["--steps", 1, "--eval-every", 1, "--critic-lam", 0.5]
+    run("train.py", "--out", tmp_path / "run", *FEW, *flags)
+    (metrics,), saved = rows(tmp_path / "run"), np.load(tmp_path / "run/inside/step-1.npz")
+    for m, fitted_B in enumerate(saved["shards_MB"]):
+        mask_BT = saved["mask_BT"] & ~fitted_B[:, None]
+        returns_BT = np.repeat(saved["rewards_B"][:, None], mask_BT.shape[1], 1)
+        left = (returns_BT - saved["values_MBT"][m])[mask_BT].var(dtype=float)
+        explained = 1 - left / returns_BT[mask_BT].var(dtype=float)
+        assert metrics[f"critic{m}/explained_variance_heldout"] == pytest.approx(explained, abs=1e-5)
