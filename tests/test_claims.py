@@ -81,16 +81,14 @@ def test_critics_of_another_model_are_given_to_the_runs_that_have_mini_critics()
 def test_runs_are_made_once_and_leave_a_line_from_which_the_verdict_is_drawn(tmp_path, monkeypatch):
     monkeypatch.setattr("experiments.claims.MEASURED", ("asyppo",))
     monkeypatch.setattr("experiments.claims.STATES", "--problems 1 --continuations 2")
-    command = ["experiments/claims.py", "--claim", "C9", "--seeds", 1, "--jobs", 2]
+    command = ["experiments/claims.py", "--claim", "C9", "--seeds", 1, "--jobs", 1]
     command += ["--results", tmp_path / "results.jsonl"]
     (tmp_path / "test.jsonl").write_text('{"problem": "1+2+3", "answer": "6"}\n')
     few = [*FEW[:-1], tmp_path / "test.jsonl", "--max-new-tokens", 24, "--steps", 1]
     flags = ["--folder", tmp_path / "runs", "--", *few]
     assert "2 variants × 1 seeds: 0 runs done, 2 to do" in run(*command, "--list", *flags).stdout
     assert "2 runs finished, 0 failed" in run(*command, *flags).stdout
-    # they stand in the order in which they ended
-    both = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
-    line, other = sorted(both, key=lambda line: "--aggregate" in line["flags"])
+    line, other = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     metrics = (tmp_path / "runs" / line["digest"] / "run/metrics.jsonl").read_text().splitlines()
     assert line["curves"]["reward_mean"] == [[1, json.loads(metrics[1])["reward_mean"]]]
     assert set(line["values"]) == {"a constant", "critic 0", "critic 1", "their mean"}
