@@ -1,4 +1,4 @@
-r"""What is right: rows of (gold, response, expected) that go train.py's way, from the response to its score.
+r"""What is right: rows of gold, response and what is expected, that go train.py's way from response to score.
 
 Where a row shows no box, its text stands in the box of a sentence. The golds are written in the style of
 MATH, Minerva and OlympiadBench.
@@ -28,7 +28,8 @@ def scores(verifier: Verifier, rows: list[tuple], how: str = "boxed") -> list[tu
 
 VERDICTS = {
     "integers": [
-        ("42", "42", 1), ("42", "042", 1), ("42", "+42", 1), ("42", "-42", 0), ("42", "43", 0), ("42", "", 0),
+        ("42", "42", 1), ("42", "042", 1), ("042", "42", 1), ("001", "x=1", 1),
+        ("42", "+42", 1), ("42", "-42", 0), ("42", "43", 0), ("42", "", 0),
         ("1000", "1,000", 1), (r"10,\!080", "10080", 1), ("10080", r"10\,080", 1), (r"24{,}000", "24000", 1),
         ("1000", "1", 0), ("13", "1 3", 0), ("1000", "(1,000)", 0), ("1", "1.0000001", 0),
         ("2", "1.9999999", 0), ("18", r"\$18", 1), ("18.90", "$18.9", 1), ("7", "7.", 1),
@@ -554,7 +555,7 @@ VERDICTS = {
         ("x=1,y=2", "(2,1)=(x,y)", 0), ("x=1,y=2", "(x;y)=(2;1)", 0), ("x=1,y=2", "[x,y]=[2,1]", 0),
         ("x=1,y=2", r"\{x,y\}=\{2,1\}", 0), ("x=1,y=2", "x,y=2,1", 0), ("x=1,y=2", "x,y=1,2", 0),
         ("m=2,b=-3", "(m,b)=(-3,2)", 0), ("a=1,b=2", "(b,a)=(1,2)", 0), ("a=1,b=2", "a+b=3", 0),
-        ("a=1,b=2", r"a=1\text{ or }b=2", 1), (r"\alpha=1,\beta=2", r"(\alpha,\beta)=(2,1)", 0),
+        ("a=1,b=2", r"a=1\text{ or }b=2", 0), (r"\alpha=1,\beta=2", r"(\alpha,\beta)=(2,1)", 0),
         (r"\alpha=1,\beta=2", "(1,2)", 1), ("(x,y)=(1,2)", r"\{1,2\}", 0), ("(x,y)=(1,2)", "1,2", 0),
         ("(x,y)=(1,2),(2,1)", "(1,2),(2,1)", 1), ("(x,y)=(1,2),(3,4)", "(x,y)=(2,1),(4,3)", 0),
     ],
@@ -589,11 +590,513 @@ VERDICTS = {
 }
 
 
+# rows "gold  =>  answer", ";;" between them
+WRONG = {
+    "words between numbers, units of members": r"""
+        3\text{ weeks and }2\text{ days}  =>  2\text{ weeks and }3\text{ days}
+        3\text{ weeks}, 2\text{ days}  =>  2\text{ weeks}, 3\text{ days}
+        5\text{ m}, 3\text{ s}  =>  5\text{ s}, 3\text{ m}
+        x=5\text{ m}, y=3\text{ s}  =>  x=5\text{ s}, y=3\text{ m}
+        5\text{ heads and }3\text{ tails}  =>  3\text{ heads and }5\text{ tails}  ;;  3\text{ of }5  =>  0.6
+        2\text{ pairs of }6  =>  6\text{ pairs of }2  ;;  7\text{ to }3  =>  3\text{ to }7
+        5\text{ remainder }2  =>  10  ;;  5\text{ R }2  =>  10
+        1\text{ and }2\text{ thirds}  =>  2\text{ and }1\text{ thirds}
+        \$5\text{ and }3\text{ cents}  =>  \$3\text{ and }5\text{ cents}  ;;  \text{June }5  =>  \text{May }5
+        2\text{ red}, 3\text{ blue}  =>  3\text{ red}, 2\text{ blue}
+        4\text{ boys}, 3\text{ girls}  =>  3\text{ boys}, 4\text{ girls}
+    """,
+    "logic": r"""
+        dx\wedge dy  =>  dx\,dy  ;;  p\land q  =>  p\lor q  ;;  p\land q  =>  p, q  ;;  p\lor q  =>  q\to p
+        p\Rightarrow q  =>  q\Rightarrow p  ;;  p\iff q  =>  p\Rightarrow q  ;;  x>1\land y>2  =>  x>1\lor y>2
+        x>1\text{ and }y>2  =>  x>1\text{ or }y>2  ;;  x>1, y>2  =>  x>1\text{ or }y>2
+        x=1\land y=2  =>  x=1\lor y=2  ;;  x=1\text{ and }y=2  =>  x=1\text{ or }y=2
+        p\text{ and }q  =>  p\text{ or }q
+    """,
+    "operators that may not commute": r"""
+        A\oplus B  =>  A\otimes B  ;;  a\vee b  =>  a\wedge b  ;;  \omega\wedge\eta  =>  \eta\wedge\omega
+        f\ast g  =>  g\cdot f  ;;  f*g  =>  gf+1  ;;  A\times B  =>  B\times A  ;;  m\times n  =>  n\times m
+        3\times 4  =>  4\times 3  ;;  3\times 4  =>  12  ;;  2\times n  =>  n\times 2
+        \vec a\times\vec b  =>  \vec b\times\vec a  ;;  \nabla\cdot F  =>  \nabla\times F
+        \nabla f  =>  f\nabla  ;;  \nabla^2 f  =>  (\nabla f)^2
+        \mathbf{A}\mathbf{B}  =>  \mathbf{B}\mathbf{A}  ;;  \hat{A}\hat{B}  =>  \hat{B}\hat{A}
+        \mathcal{A}\mathcal{B}  =>  \mathcal{B}\mathcal{A}  ;;  2AB  =>  2BA  ;;  A^2B  =>  BA^2
+        AB\cdot CD  =>  AC\cdot BD  ;;  \frac{AB}{CD}  =>  \frac{BA}{DC}  ;;  AB^2+BC^2  =>  BA^2+CB^2
+        ABA^{-1}  =>  B
+    """,
+    "functions, derivatives, indices": r"""
+        f^{-1}(x)  =>  \frac1{f(x)}  ;;  f^{-1}  =>  \frac1f  ;;  g^{-1}(3)  =>  \frac{1}{g(3)}
+        \sin^{-1}x  =>  \frac1{\sin x}  ;;  \cos^{-1} x  =>  \sec x  ;;  f^{(4)}(0)  =>  f(0)^4
+        y^{(n)}  =>  y^n  ;;  y^{(3)}+y=0  =>  y^3+y=0
+        y'' + y = 0  =>  y'y' + y = 0  ;;  f''(x)  =>  f'(x)
+        f(x+1)  =>  f(x)+f(1)  ;;  f(xy)  =>  f(x)y  ;;  y(2t)  =>  2y(t)  ;;  g(f(x))  =>  f(g(x))
+        f(g(x))  =>  f g(x)  ;;  f\circ g  =>  g\circ f  ;;  f'g  =>  fg'  ;;  x_n+1  =>  x_{n+1}
+        a_{n-1}  =>  a_n-1  ;;  x^{2}_1  =>  x_1^{2}+0.1  ;;  2^{n+1}  =>  2^n+1
+    """,
+    "numbers that are nearly equal": r"""
+        1-\frac1{10^6}  =>  0.999998  ;;  1-\frac1{10^6}  =>  1  ;;  1-\frac1{10^6}  =>  1.00000
+        1-\frac{1}{10^{9}}  =>  1  ;;  \frac12+\frac13  =>  0.83  ;;  \frac12+\frac13  =>  0.833
+        \frac{1}{3}+\frac{1}{10^{8}}  =>  \frac13  ;;  e^{100}  =>  e^{100}+1  ;;  e^{-100}  =>  0
+        e^{-1000}  =>  0  ;;  1+e^{-1000}  =>  1
+        \sqrt{10^{40}+1}  =>  10^{20}  ;;  \sqrt{1+10^{-60}}  =>  1
+        \pi  =>  \frac{355}{113}  ;;  \pi  =>  3.14160  ;;  \pi  =>  3.141593654  ;;  x+10^{-30}  =>  x
+        \frac{x}{1+10^{-40}}  =>  x  ;;  e^{\pi\sqrt{163}}  =>  262537412640768744  ;;  \cos(10^{-20})  =>  1
+        1.0000001  =>  1  ;;  \sqrt{2}  =>  1.41422  ;;  \sqrt{2}  =>  1.414  ;;  \frac{2}{3}  =>  0.666668
+        \tan(1.57079632679)  =>  \tan(1.5707963268)
+    """,
+    "times, dates, ratios": r"""
+        8:30  =>  4:15  ;;  12:30  =>  2:05  ;;  1:30:00  =>  2:60:00  ;;  1990-05-12  =>  1990-12-05
+        5/12/1990  =>  12/5/1990  ;;  2020/1/2  =>  1010  ;;  0:1:2  =>  0:1:3  ;;  1:2:0  =>  2:4:1
+        6:8  =>  3:5  ;;  0:5  =>  0:7  ;;  10:30  =>  1:3  ;;  3-5  =>  5-3
+    """,
+    "signs with several meanings": r"""
+        5!!  =>  (5!)!  ;;  5!!  =>  5!  ;;  23  =>  2**3  ;;  z^2  =>  |z|^2  ;;  |A|^2  =>  A^2
+        \|v\|^2  =>  v^2  ;;  \|v\|  =>  |v|  ;;  5\text{ cm}  =>  5\%  ;;  5\%  =>  5\text{ cm}
+        \lfloor x\rfloor  =>  x  ;;  \lfloor x\rfloor  =>  \lceil x\rceil
+        [x]  =>  x  ;;  n-[n/2]  =>  n-n/2
+        \{x\}  =>  x  ;;  n \bmod 2  =>  2n  ;;  \binom{n}{k}  =>  \binom{k}{n}
+        \left(\frac{a}{p}\right)  =>  \frac{p}{a}  ;;  \left(\frac{2}{3}\right)^n  =>  \frac{2^n}{3}
+        \overline{z}  =>  z  ;;  \bar z  =>  z  ;;  z\bar{w}  =>  \bar{z}w  ;;  A^\top  =>  A  ;;  A^*  =>  A
+        A'  =>  A  ;;  x^*  =>  x  ;;  x^+  =>  x  ;;  \Re(z)  =>  z  ;;  \arg z  =>  z
+    """,
+    "bases and units": r"""
+        101_{\text{two}}  =>  101_{\text{three}}  ;;  101_2  =>  101_3  ;;  (101)_2  =>  (101)_3
+        5\text{ mm}  =>  5\text{ Mm}  ;;  5\text{ mW}  =>  5\text{ MW}  ;;  5\text{ kg}  =>  5\text{ Kg m}
+        5\text{ s}  =>  5\text{ S}  ;;  5\text{ m/s}  =>  5\text{ ms}  ;;  5\text{ m}^2  =>  5\text{ m}^3
+    """,
+    "sets of sets": r"""
+        \{\{1,2\},\{3\}\}  =>  \{\{1\},\{2,3\}\}  ;;  \{\{1,2\}\}  =>  \{1,2\}  ;;  \{(1,2)\}  =>  \{1,2\}
+        \{\{1\}\}  =>  \{1\}  ;;  \{1\}  =>  \{\{1\}\}  ;;  (\{1\},\{2\})  =>  (\{2\},\{1\})
+        ((1,2),3)  =>  (1,2,3)  ;;  ((1,2),3)  =>  (1,(2,3))
+    """,
+    "decimals, formulas of chemistry and physics": r"""
+        0.3  =>  0.3...  ;;  0.3  =>  0.\overline{3}  ;;  0.\overline{12}  =>  0.1\overline{2}
+        1s^2 2s^2  =>  1s^1 2s^3  ;;  H_2O  =>  H_2 O_2  ;;  CO_2  =>  C_2O  ;;  Na^+  =>  Na^-
+        |0\rangle  =>  0  ;;  \langle x\rangle  =>  x  ;;  \langle a, b\rangle  =>  \langle b, a\rangle
+        [A,B]  =>  [B,A]  ;;  [A,B]  =>  AB-BA  ;;  (12)(34)  =>  408  ;;  (12)(34)  =>  (34)(12)
+        (1 2)  =>  12
+    """,
+    "analysis": r"""
+        \int_0^1 x\,dx  =>  \int_0^1 y\,dx  ;;  \int_0^1 f  =>  \int_1^0 f  ;;  \int f dx  =>  f x
+        \lim_{x\to0} f  =>  \lim_{x\to1} f  ;;  \frac{dy}{dx}  =>  \frac{y}{x}
+        \frac{dy}{dx}  =>  \frac{dx}{dy}  ;;  \frac{d^2y}{dx^2}  =>  \left(\frac{dy}{dx}\right)^2
+        \frac{\partial f}{\partial x}  =>  \frac{f}{x}  ;;  dy/dx  =>  y/x  ;;  x\,dy-y\,dx  =>  0
+        dx\,dy  =>  dy\,dx
+    """,
+    "algebra and probability": r"""
+        \mathbb{Z}  =>  Z  ;;  \mathbb{Z}/2\mathbb{Z}  =>  \frac12
+        \mathbb{Z}_2\times\mathbb{Z}_3  =>  \mathbb{Z}_3\times\mathbb{Z}_2+1
+        \mathbb{R}^2  =>  \mathbb{R}^3
+        \mathbb{R}\setminus\{0\}  =>  \mathbb{R}\setminus\{1\}  ;;  \mathbb{Q}\cap[0,1]  =>  [0,1]
+        x\equiv3\pmod7  =>  x=3  ;;  x\equiv3\pmod7  =>  x\equiv 3\pmod 5  ;;  a\mid b  =>  b\mid a
+        a\mid b  =>  |ab|  ;;  P(A\cap B)  =>  P(A)P(B)  ;;  E[X^2]  =>  E[X]^2  ;;  E(X)^2  =>  E(X^2)
+        \text{Var}(X)  =>  \text{Var}(Y)
+    """,
+    "geometry": r"""
+        \angle A=30  =>  \angle B=30  ;;  \triangle ABC\sim\triangle DEF  =>  \triangle DEF\sim\triangle ABC+1
+        \overline{AB}  =>  \overline{BA}+0\cdot x  ;;  AB\parallel CD  =>  AC\parallel BD
+        AB\perp CD  =>  AB\parallel CD
+    """,
+    "relations and sets": r"""
+        x\ne 1  =>  x=1  ;;  x\approx 5  =>  x=5  ;;  \sim 5  =>  5  ;;  x\to 0  =>  0  ;;  x\propto y  =>  xy
+        x^2+y^2=1  =>  x^2+y^2=2  ;;  y=x+1  =>  x=y+1  ;;  x+y=0  =>  x-y=0  ;;  xy=1  =>  x=1
+        x^2=4  =>  x=2  ;;  (x-1)(x-2)=0  =>  x-1=0  ;;  x>1  =>  x>1, x>2\text{ and }y  ;;  x<y<z  =>  x<z<y
+        x\le y  =>  x<y  ;;  x<y  =>  -x<-y  ;;  |x|<1  =>  x<1  ;;  x>0  =>  \frac1x>1  ;;  1<x<2  =>  2<x<1
+        (1,2)\cup(3,4)  =>  (1,2)\cap(3,4)  ;;  (1,2)\cup(3,4)  =>  (1,2),(3,4)
+        (-\infty,a)  =>  (a,\infty)
+        [a,b]  =>  [b,a]  ;;  [0,1]  =>  \{0,1\}  ;;  A\cup B  =>  A\cap B  ;;  A\cup B  =>  A+B
+        A\Delta B  =>  AB\Delta  ;;  A^c  =>  A  ;;  A\subset B  =>  B\subset A
+    """,
+    "matrices": r"""
+        \begin{pmatrix}1&2\\3&4\end{pmatrix}  =>  \begin{pmatrix}1&3\\2&4\end{pmatrix}
+        \begin{pmatrix}1&2\\3&4\end{pmatrix}  =>  -2
+        \begin{pmatrix}1\\2\end{pmatrix}  =>  \begin{pmatrix}1&2\end{pmatrix}
+        \begin{pmatrix}1&0\\0&1\end{pmatrix}  =>  I
+        \begin{cases}1&x>0\\0&x\le0\end{cases}  =>  \begin{cases}1&x\le0\\0&x>0\end{cases}
+        \begin{pmatrix}1&2\\3&4\end{pmatrix}^2  =>  \begin{pmatrix}1&4\\9&16\end{pmatrix}
+    """,
+    "functions": r"""
+        \max(a,b)  =>  \min(a,b)  ;;  \max\{1,2\}  =>  1  ;;  \gcd(a,b)  =>  ab  ;;  \log_2 x  =>  \log_x 2
+        \ln^2 x  =>  \ln x^2  ;;  \ln\ln x  =>  \ln x  ;;  \sin x^2  =>  \sin^2 x  ;;  \sin(x)y  =>  \sin(xy)
+        \sqrt{x}y  =>  \sqrt{xy}  ;;  \sqrt[3]{x}  =>  \sqrt{x}  ;;  \sqrt[n]{x}  =>  \sqrt{x}
+        x^{1/3}  =>  x^{1/2}  ;;  e^x  =>  ex  ;;  e^{x}y  =>  e^{xy}  ;;  2^{3^2}  =>  64  ;;  -1^2  =>  1
+        -2^2  =>  4  ;;  (-8)^{1/3}  =>  2
+    """,
+    "complex numbers, sums, words": r"""
+        i  =>  -i  ;;  i  =>  j  ;;  1+i  =>  1-i  ;;  e^{i\pi}  =>  1  ;;  e^{i\theta}  =>  e^{-i\theta}
+        2i  =>  2  ;;  i^i  =>  1  ;;  \sum_{k=1}^n k  =>  \sum_{k=1}^n n
+        \sum_{k=0}^n a_k  =>  \sum_{k=1}^n a_k  ;;  \sum_{k=1}^\infty\frac1{k^2}  =>  \frac{\pi^2}{7}
+        \prod_{k=1}^n k  =>  \sum_{k=1}^n k  ;;  \forall x  =>  \exists x
+        \neg p  =>  p  ;;  \Gamma(x)  =>  x
+        \zeta(3)  =>  1.2020  ;;  \text{Yes}  =>  \text{No}  ;;  \text{even}  =>  \text{neven}
+        \text{A and B}  =>  \text{A and C}  ;;  x\text{-axis}  =>  y\text{-axis}  ;;  x\text{ squared}  =>  x
+        \text{north}  =>  \text{south}  ;;  5\text{ north}  =>  5\text{ south}
+        5\text{ A.D.}  =>  5\text{ B.C.}  ;;  +5\text{ charge}  =>  5
+        10^{-3}  =>  10^3  ;;  1e3  =>  1e-3
+        1,000  =>  1.000  ;;  1,234  =>  1,2,34  ;;  (1,234)  =>  1234
+        12,345  =>  12,3,45  ;;  ∛8  =>  √8
+        5½  =>  5  ;;  ½  =>  2  ;;  x²  =>  x2  ;;  5⁻¹  =>  5-1  ;;  25℃  =>  25℉
+    """,
+    "what belongs to what": r"""
+        x^{1}  =>  x_1  ;;  a^{b+c}  =>  a^b+c  ;;  ab^2  =>  (ab)^2  ;;  1/2x  =>  \frac{1}{2x}
+        x/yz  =>  \frac{x}{yz}  ;;  2/3/4  =>  \frac{8}{3}  ;;  \frac{1}{2}3  =>  \frac{3}{2}
+        2\frac{3}{2}  =>  3  ;;  1\frac{1}{2}  =>  \frac12  ;;  3 1/2  =>  \frac{31}{2}
+        \sqrt{2}3  =>  3\sqrt2+0.1  ;;  \sqrt 23  =>  \sqrt{23}  ;;  x12  =>  x_{12}  ;;  x_12  =>  x_1
+        \log_28  =>  \log 28  ;;  \sin 2x\cos x  =>  \sin(2x\cos x)  ;;  \sin x \cdot y  =>  \sin(xy)
+        \sin\cos x  =>  \sin x\cos x  ;;  \ln(x)^2  =>  \ln(x^2)  ;;  \ln x^2  =>  (\ln x)^2
+        \cos x + 1  =>  \cos(x+1)  ;;  e^{x+1}  =>  e^x+1  ;;  e^-x  =>  e-x  ;;  2^-1  =>  2-1
+    """,
+    "bars and parts": r"""
+        |x-1|+|x+1|  =>  2x  ;;  |x||y|  =>  |x|y  ;;  |x+y|  =>  |x|+|y|  ;;  |x|y|z|  =>  |xyz|
+        ||x|-1|  =>  |x|-1  ;;  -|x|  =>  |-x|  ;;  |{-3}|  =>  -3  ;;  \max(x,y)  =>  x
+        \min\{a,b\}  =>  \max\{a,b\}  ;;  \gcd(6,4)  =>  4  ;;  \gcd(n,m)  =>  1  ;;  \text{lcm}(a,b)  =>  ab
+        \lfloor x+y\rfloor  =>  \lfloor x\rfloor+\lfloor y\rfloor
+        \lfloor 2x\rfloor  =>  2\lfloor x\rfloor
+        \lceil x \rceil  =>  \lfloor x \rfloor+1  ;;  \binom{n}{2}  =>  \frac{n(n+1)}{2}
+        \binom{10}{3}  =>  \binom{10}{4}  ;;  n!!  =>  (n!)!  ;;  (2n)!  =>  2n!  ;;  n!+1  =>  (n+1)!
+        2n!  =>  (2n)!
+    """,
+    "integers as arguments": r"""
+        (-1)^n  =>  1  ;;  (-1)^n  =>  -1  ;;  (-1)^{n}  =>  (-1)^{n+1}  ;;  (-1)^{2n+1}  =>  1
+        \cos(n\pi)  =>  (-1)^{n+1}  ;;  1+(-1)^n  =>  2
+    """,
+    "no value": r"""
+        0^0  =>  1  ;;  \frac{0}{0}  =>  1  ;;  \frac{1}{0}  =>  0  ;;  \infty-\infty  =>  0
+        \frac{1}{\infty}  =>  0  ;;  \infty  =>  \infty+1  ;;  -\infty  =>  \infty  ;;  \pm\infty  =>  \infty
+    """,
+    "complex": r"""
+        \sqrt{-1}  =>  -i  ;;  \sqrt{-4}  =>  2  ;;  i^2  =>  1  ;;  \bar{i}  =>  i  ;;  |3+4i|  =>  7
+        \overline{3+4i}  =>  3+4i  ;;  e^{2\pi i/3}  =>  e^{4\pi i/3}
+        \ln(-1)  =>  -i\pi  ;;  \ln(-1)  =>  i
+        (1+i)^2  =>  -2i  ;;  \sqrt{i}  =>  \frac{1-i}{\sqrt2}
+    """,
+    "rounding": r"""
+        e  =>  2.718  ;;  \pi  =>  3.1416  ;;  \pi^2  =>  10  ;;  \pi^2  =>  9.8696  ;;  \ln 2  =>  0.693
+        \ln 2  =>  0.693148  ;;  \frac{22}{7}  =>  3.142858  ;;  \frac{1}{7}  =>  0.142858
+        \frac{1}{999999}  =>  0.000001  ;;  \frac{10^6}{10^6+1}  =>  1  ;;  \frac{10^6}{10^6+1}  =>  0.999998
+        1.0  =>  0.999999  ;;  0.1  =>  0.10000001  ;;  5e-324  =>  0  ;;  10^{100}  =>  10^{100}+1
+        100000000000000000001  =>  100000000000000000000  ;;  1e20  =>  100000000000000000001
+        9007199254740993  =>  9007199254740992  ;;  0.1+0.2  =>  0.30000000000000004
+    """,
+    "lists and tuples": r"""
+        12,345  =>  12345,0  ;;  1,2,3  =>  1,2,4  ;;  1,2,3  =>  1,2
+        1,1,2  =>  1,2,2  ;;  1,1,2  =>  1,2
+        1,2  =>  1,2,2  ;;  (1,2,3)  =>  (1,3,2)  ;;  (1,2),(3,4)  =>  (2,1),(4,3)
+        \{(1,2),(3,4)\}  =>  \{(1,3),(2,4)\}  ;;  [1,2,3]  =>  (1,2,3)
+    """,
+    "sets and inequalities": r"""
+        [1,2]  =>  \{x: 1<x<2\}  ;;  (0,1)  =>  0<x\le 1  ;;  (0,1)  =>  \{0,1\}  ;;  (0,1)  =>  0,1,2
+        (a,b)  =>  (b,a)  ;;  (a,b)  =>  [a,b]  ;;  [0,\infty)  =>  (0,\infty)  ;;  [0,\infty]  =>  [0,\infty)
+        (-\infty,0]  =>  (-\infty,0)  ;;  (1,2)\cup(2,3)  =>  (1,3)  ;;  (1,3)\setminus\{2\}  =>  (1,3)
+        \mathbb{R}\setminus\{0,1\}  =>  \mathbb{R}\setminus\{0\}  ;;  \mathbb{N}  =>  \mathbb{R}
+        \mathbb{R}^+  =>  \mathbb{R}  ;;  x\in\mathbb{R}  =>  x\in\mathbb{Q}
+        x\in\mathbb{Z}  =>  \mathbb{R}
+        x\notin(0,1)  =>  x\in(0,1)  ;;  x\ne0  =>  x=0  ;;  x\ne0  =>  x\ne1  ;;  x\ne 0,1  =>  x\ne 0
+        x>0  =>  x\ge0  ;;  x>0,x<5  =>  x>5  ;;  x<0\text{ or }x>5  =>  0<x<5
+        x<0\text{ and }x>5  =>  x<0\text{ or }x>5  ;;  a>b  =>  a\ge b  ;;  a>b>c  =>  a>c>b
+        a<b<c  =>  a<b\le c  ;;  2x>4  =>  x<2  ;;  -x>1  =>  x>1  ;;  xy>0  =>  x>0  ;;  x+y\le1  =>  x+y\ge1
+        x^2+y^2\le 1  =>  x^2+y^2=1
+    """,
+    "equations": r"""
+        y=mx+b  =>  y=bx+m  ;;  y=x  =>  y=-x  ;;  y=x  =>  x+y=0  ;;  x=2  =>  x^2=4  ;;  x=0  =>  x=1
+        0=0  =>  1=1  ;;  1=2  =>  3=5  ;;  1=2  =>  3=4  ;;  x=x  =>  y=y  ;;  x=x  =>  2x=2x
+        y=0  =>  y\cdot0=0  ;;  xy=0  =>  x=0  ;;  y=\pm x  =>  y=x
+        a=b=c  =>  a=b  ;;  x=1,y=2  =>  x=1,y=3
+        x=1\text{ or }y=2  =>  x=1,y=2  ;;  (x,y)=(1,2)  =>  (x,y)=(2,1)  ;;  (x,y)=(1,2)  =>  (y,x)=(1,2)
+        (p,q)=(3,7)  =>  (7,3)  ;;  A=(1,2),B=(3,4)  =>  A=(3,4),B=(1,2)  ;;  f(x)=x+1  =>  f(x)=x-1
+        f(1)=2  =>  f(2)=1  ;;  f(x)=x  =>  g(x)=x  ;;  f(x+y)=f(x)+f(y)  =>  f(xy)=f(x)+f(y)
+    """,
+    "differential equations": r"""
+        y'=y  =>  y''=y  ;;  y'=ky  =>  y'=-ky  ;;  \dot{x}=x  =>  \ddot{x}=x
+        \frac{dx}{dt}=x  =>  \frac{dt}{dx}=x  ;;  \frac{d^2x}{dt^2}=-x  =>  \frac{dx}{dt}=-x
+        \frac{d}{dx}x^2  =>  \frac{x^2}{x}  ;;  d(xy)  =>  x\,dy  ;;  x dx  =>  x^2 d  ;;  \oint F  =>  \int F
+        \iint f  =>  \int f  ;;  \partial x  =>  x  ;;  \Delta x  =>  x  ;;  \Delta x\Delta y  =>  \Delta y
+        \nabla^2 u=0  =>  \nabla u=0
+    """,
+    "vectors and points": r"""
+        u\cdot v  =>  u\times v  ;;  \mathbf{u}\cdot\mathbf{v}=0  =>  \mathbf{u}\times\mathbf{v}=0
+        \mathbf{x}  =>  \mathbf{y}  ;;  \vec{AB}  =>  \vec{BA}
+        \overrightarrow{AB}  =>  \overrightarrow{BA}
+        |AB|  =>  |AC|  ;;  \overline{AB}  =>  \overline{BC}  ;;  AB=CD  =>  AC=BD  ;;  AB+CD  =>  AC+BD
+        AB:CD  =>  CD:AB  ;;  \triangle ABC  =>  \triangle ABD  ;;  \angle A+\angle B  =>  \angle A+\angle C
+        \odot O  =>  \odot P  ;;  \angle BAC=60^\circ  =>  \angle ABC=60^\circ
+    """,
+    "angles": r"""
+        60^\circ  =>  60'  ;;  60^\circ  =>  \frac{\pi}{3}  ;;  60^\circ  =>  60\%
+        60^\circ  =>  60\text{ rad}  ;;  30^\circ15'  =>  30^\circ 51'
+        30^\circ15'20''  =>  30^\circ 20'15''
+        \sin 30^\circ  =>  \sin 30  ;;  \tan^{-1}(1)  =>  45
+    """,
+    "other functions": r"""
+        \arctan x  =>  \tan x  ;;  \sec x  =>  \csc x
+        \sinh x  =>  \sin x  ;;  \text{arcsin} x  =>  \sin x
+        \operatorname{sgn}(x)  =>  x  ;;  \operatorname{rank}(A)  =>  \operatorname{rank}(B)
+        \det A  =>  A
+        \operatorname{tr}(AB)  =>  \operatorname{tr}(A)B  ;;  \ker f  =>  f
+        \dim V  =>  V  ;;  \exp(x)  =>  x
+        \Pr(A)  =>  A  ;;  \mathbb{E}[X]  =>  X  ;;  \mathbb{E}[XY]  =>  \mathbb{E}[X]\mathbb{E}[Y]
+        \sigma^2  =>  \sigma  ;;  \mu\sigma  =>  \mu+\sigma
+    """,
+    "groups and distributions": r"""
+        N(0,1)  =>  N(1,0)  ;;  B(10,0.5)  =>  B(0.5,10)  ;;  P(X=1)  =>  P(X=2)  ;;  P(A)  =>  P(B)
+        GL_2(\mathbb{R})  =>  SL_2(\mathbb{R})  ;;  S_3  =>  S_4  ;;  A_5  =>  S_5  ;;  D_4  =>  D_8
+        \mathbb{Z}_6  =>  \mathbb{Z}_5  ;;  \mathbb{Z}_2\oplus\mathbb{Z}_2  =>  \mathbb{Z}_2
+        \langle a,b\mid ab=ba\rangle  =>  \langle a,b\rangle  ;;  G/H  =>  H/G  ;;  G\cong H  =>  G=H
+        K\rtimes H  =>  H\rtimes K  ;;  A\otimes B  =>  B\otimes A
+    """,
+    "matrices that do not commute": r"""
+        A+B  =>  AB  ;;  (AB)^{-1}  =>  A^{-1}B^{-1}  ;;  (AB)^T  =>  A^TB^T  ;;  (AB)^2  =>  A^2B^2
+        ABAB  =>  A^2B^2  ;;  AA^{-1}  =>  1  ;;  XYX^{-1}  =>  Y  ;;  ABC  =>  CBA  ;;  2ABC  =>  2CBA
+        \frac12(AB+BA)  =>  AB  ;;  AB-BA  =>  0  ;;  [A,B]=AB-BA  =>  [A,B]=0  ;;  A B A  =>  A^2 B
+        e^{AB}  =>  e^{BA}  ;;  \sqrt{AB}  =>  \sqrt{BA}  ;;  I_n  =>  I_m  ;;  x^T y  =>  y^T x
+        x^{T}Ax  =>  Ax^2
+    """,
+    "residues, decimals, signs": r"""
+        a\equiv b  =>  b\equiv a+1  ;;  a\bmod b  =>  b\bmod a
+        7\mod 3  =>  1  ;;  2^{10}\bmod 7  =>  2^{10}
+        n\mid m  =>  m\mid n  ;;  n\nmid m  =>  n\mid m  ;;  0.\overline{3}  =>  0.3
+        0.1\overline{6}  =>  0.\overline{16}  ;;  1.2.3  =>  1.23  ;;  192.168.0.1  =>  192.168.1.0
+        3.5.2  =>  3.52  ;;  1..5  =>  1.5  ;;  1-5  =>  -4+0.1
+        1--5  =>  6  ;;  5-  =>  5  ;;  -  5  =>  5
+    """,
+    "words and units behind a number": r"""
+        5\text{ million}  =>  5  ;;  5\text{M}  =>  5  ;;  5\text{ k}  =>  5000  ;;  5k  =>  5000
+        5\%  =>  500  ;;  5‰  =>  5  ;;  5\text{ ppm}  =>  5  ;;  5\text{ dB}  =>  5  ;;  5\text{ pH}  =>  5
+        5\text{ bits}  =>  5\text{ bytes}  ;;  5\text{ cm}  =>  5\text{ cm}^2
+        5\text{ ft}  =>  5\text{ in}
+        5\text{ F}  =>  5\text{ C}  ;;  \$5  =>  5\text{ cents}  ;;  \$5  =>  ¥5
+        5\text{ hours}  =>  5\text{ days}  ;;  5\text{ mol/L}  =>  5\text{ L/mol}
+        5\text{ m s}  =>  5\text{ m/s}  ;;  5\text{ g}  =>  5\text{ kg}  ;;  5\text{ Pa}  =>  5\text{ MPa}
+        5\text{ eV}  =>  5\text{ keV}  ;;  1\text{ m }50\text{ cm}  =>  50\text{ m }1\text{ cm}
+        5\text{ m}+3\text{ s}  =>  3\text{ m}+5\text{ s}
+    """,
+    "dates and times": r"""
+        \text{January 5}  =>  \text{January 6}  ;;  \text{5 January}  =>  5  ;;  2024-01-05  =>  2024-05-01
+        1/5/2024  =>  5/1/2024  ;;  5:45  =>  5:54  ;;  23:59  =>  23:58  ;;  2:30\text{ PM}  =>  14:30
+        2h30  =>  3h20  ;;  2h\,30m  =>  3h\,20m
+    """,
+    "words, arrows, codes": r"""
+        1^{\text{st}}  =>  2^{\text{nd}}  ;;  1^{\text{st}}  =>  1  ;;  \text{first}  =>  \text{second}
+        \text{two}  =>  \text{three}  ;;  \text{two}  =>  2  ;;  \text{odd}  =>  \text{even}
+        \text{not odd}  =>  \text{odd}  ;;  \text{ABC}  =>  \text{ACB}  ;;  \text{no}  =>  \text{none}
+        \text{Alice}  =>  \text{Bob}  ;;  \text{Alice: }3\text{, Bob: }4  =>  \text{Alice: }4\text{, Bob: }3
+        a:3, b:4  =>  a:4, b:3  ;;  a\to b  =>  b\to a  ;;  x\mapsto x^2  =>  x\mapsto 2x
+        a\to b\to c  =>  a\to c\to b  ;;  A\to B, B\to C  =>  B\to A, C\to B  ;;  \uparrow  =>  \downarrow
+        \uparrow\downarrow  =>  \downarrow\uparrow  ;;  +-  =>  -+  ;;  +,-  =>  -,-  ;;  \{+,-\}  =>  \{+\}
+        0110  =>  110  ;;  0011  =>  11  ;;  1100_2  =>  0011_2  ;;  aab  =>  aba  ;;  RRL  =>  RLR
+        R,R,L  =>  R,L,L  ;;  {}^{14}C  =>  {}^{12}C  ;;  ^{235}U  =>  ^{238}U  ;;  C^{14}  =>  C^{12}
+        H^+  =>  H^-  ;;  NO_3^-  =>  NO_2^-  ;;  2H_2+O_2  =>  2O_2+H_2  ;;  Fe^{2+}  =>  Fe^{3+}
+        \alpha\beta\gamma  =>  \alpha\beta
+    """,
+    "what was tried last": r"""
+        \ln|x|  =>  \ln x  ;;  \ln|x|+C  =>  \ln x+C  ;;  |x|^3  =>  x^3  ;;  \sqrt{x^2y^2}  =>  xy
+        5  =>  5 h^2  ;;  5  =>  5 g h  ;;  5  =>  5 V  ;;  5  =>  5 A^2  ;;  2x  =>  x=2x
+        n  =>  n: n>3  ;;  x  =>  x) or y  ;;  Yes  =>  Yes, but it is wrong
+        Yes  =>  \text{Yes, if } n \text{ is even}  ;;  Yes  =>  \text{Yes, that is incorrect}
+        No  =>  \text{No, unless } n=1  ;;  True  =>  \text{True only if } x>0  ;;  u(t-1)  =>  u(t)-u
+        E(X+Y)  =>  E(X)+E(Y)  ;;  T(2x)  =>  2T(x)  ;;  P(n+1)  =>  P(n)+1  ;;  x(t+1)  =>  x(t)+1
+        \sigma(n)  =>  \sigma n  ;;  \phi(10)  =>  10\phi  ;;  \pi(10)  =>  10\pi  ;;  \pi(x)  =>  \pi x
+        \mu(A\cup B)  =>  \mu(A)+\mu(B)  ;;  \delta(x-a)  =>  \delta(a-x)  ;;  \delta(x)  =>  \delta x
+        H(x)  =>  Hx  ;;  \chi(G)  =>  \chi G  ;;  a(n)  =>  an  ;;  s(7)  =>  7s  ;;  d(x,y)  =>  d(y,x)
+        d(x,y)  =>  dxy  ;;  K(a,b)  =>  K(b,a)  ;;  B(x,y)  =>  xyB  ;;  J_0(x)  =>  J_1(x)
+        J_0(x)  =>  xJ_0  ;;  L(f)  =>  fL  ;;  x!  =>  x  ;;  0!  =>  0  ;;  3! + 1  =>  4!
+        \frac{n!}{k!}  =>  (n-k)!  ;;  2^{n!}  =>  (2^n)!  ;;  \sqrt{n!}  =>  \sqrt{n}!
+        n^{n!}  =>  n^n!  ;;  \sum_{k=1}^{n} k^2  =>  \frac{n(n+1)}{2}
+        \sum_{k=1}^{n} k + 1  =>  \sum_{k=1}^{n} (k + 1)  ;;  \sum_{i=1}^{n} i  =>  in
+        \sum_{i=1}^{3} i  =>  3i  ;;  \sum_{n=0}^\infty x^n  =>  \frac{1}{1+x}
+        \sum_{n=1}^{\infty}\frac{1}{n}  =>  \infty  ;;  \prod_{k=2}^{n}(1-\frac1k)  =>  \frac{1}{n+1}
+        \lim_{n\to\infty} \frac1n  =>  \frac1n  ;;  e^{x^2}  =>  (e^x)^2  ;;  e^{e^x}  =>  (e^e)^x
+        a^{b^c}  =>  (a^b)^c  ;;  2^{2^n}  =>  4^n  ;;  x^{y}z  =>  x^{yz}
+        \frac{x}{y}z  =>  \frac{x}{yz}  ;;  x/y/z  =>  x/(y/z)  ;;  a-b-c  =>  a-(b-c)
+        a-(b+c)  =>  a-b+c  ;;  -(a+b)  =>  -a+b  ;;  -x^2  =>  (-x)^2  ;;  (-2)^n  =>  -2^n
+        (-1)^{n+1}n  =>  (-1)^n n  ;;  (-1)^{n(n-1)/2}  =>  1  ;;  \cos\frac{n\pi}{2}  =>  0
+        \sin\frac{n\pi}{2}  =>  (-1)^n  ;;  i^n  =>  (-1)^n  ;;  i^{n}  =>  i^{n+2}
+        \frac{1+(-1)^n}{2}  =>  1  ;;  \lfloor\frac{n+1}{2}\rfloor  =>  \frac{n}{2}
+        \lfloor\frac n2\rfloor  =>  \frac{n}{2}  ;;  \lfloor\sqrt n\rfloor  =>  \sqrt n
+        \lceil\log_2 n\rceil  =>  \lfloor\log_2 n\rfloor
+        \lfloor\log_2 n\rfloor+1  =>  \lceil\log_2 n\rceil  ;;  \gcd(a,b)  =>  \gcd(a,b^2)
+        \gcd(n,2)  =>  2  ;;  \gcd(2n,2)  =>  1  ;;  \max(x,0)  =>  |x|  ;;  \max(x,0)  =>  x
+        \max(a,b)  =>  \frac{a+b}{2}  ;;  \min(x,1)  =>  1  ;;  |x|+x  =>  2x  ;;  |x-2|  =>  x-2
+        |x|<2  =>  x<2  ;;  \frac{|x|}{x}  =>  1  ;;  \sqrt{(x-1)^2}  =>  x-1  ;;  \sqrt{a^2+b^2}  =>  a+b
+        \sqrt{a}+\sqrt{b}  =>  \sqrt{a+b}  ;;  \sqrt[3]{x^3+1}  =>  x+1  ;;  \sqrt[4]{x^4}  =>  x
+        \sqrt{x}\sqrt{x}  =>  |x|+0\cdot x-x+x+1  ;;  \ln(x+y)  =>  \ln x+\ln y  ;;  \ln x\ln y  =>  \ln(xy)
+        \log_a b  =>  \log_b a  ;;  \log_3 9  =>  3  ;;  \arcsin(\sin x)  =>  x  ;;  \arctan(\tan x)  =>  x
+        \arccos x  =>  \arcsin x  ;;  \sin^{-1}x  =>  (\sin x)^{-1}  ;;  \sin^2 x^2  =>  \sin^4 x
+        \tan 2x  =>  2\tan x  ;;  \cos 3x  =>  4\cos^3x+3\cos x  ;;  \sec x\tan x  =>  \sin x\cos x
+        \cosh^2 x-\sinh^2 x  =>  -1  ;;  \Gamma(n)  =>  n!  ;;  \Gamma(n+1)  =>  (n+1)!
+        \zeta(2)  =>  \frac{\pi^2}{8}  ;;  \binom{n}{k}  =>  \frac{n!}{k!}
+        \binom{n}{k}+\binom{n}{k+1}  =>  \binom{n+1}{k}  ;;  \binom{2n}{n}  =>  2^n
+        \frac{1}{n+1}\binom{2n}{n}  =>  \frac{1}{n}\binom{2n}{n}  ;;  F_n  =>  F_{n+1}  ;;  F_{2n}  =>  F_2n
+        x_{i,j}  =>  x_{j,i}  ;;  a_{12}  =>  a_{21}  ;;  a_{1}a_{2}  =>  a_{12}  ;;  T_1T_2  =>  T_{12}
+        x_1+x_2  =>  x_1x_2  ;;  C_1e^x+C_2  =>  C_1+C_2e^x  ;;  y=Ce^x  =>  y=Ce^{-x}
+        y=e^x+C  =>  y=Ce^x  ;;  (x,y)=(t,2t)  =>  (x,y)=(2t,t)  ;;  x=t,y=2t  =>  x=2t,y=t
+        (a+b,a-b)  =>  (a-b,a+b)  ;;  (x,y,z)  =>  (x,z,y)  ;;  [0,1)\cup(1,2]  =>  [0,2]
+        (0,1)\cup\{2\}  =>  (0,1)  ;;  \{0\}\cup[1,2]  =>  [0,2]
+        (-\infty,0)\cup(0,\infty)  =>  (-\infty,0]\cup(0,\infty)  ;;  x<-2\text{ or }x>2  =>  -2<x<2
+        x^2>4  =>  x>2  ;;  x^2<4  =>  x<2  ;;  |x|\ge 1  =>  x\ge1  ;;  \frac1x>0  =>  x\ge0
+        0\le x<1  =>  0<x\le1  ;;  a\le x\le b  =>  a<x<b  ;;  a\le x\le b  =>  b\le x\le a
+        x\ge\sqrt2  =>  x\ge1.4142  ;;  x\in\{1,2\}  =>  x\in[1,2]  ;;  x\in\{1,2\}  =>  x\in(1,2)
+        \mathbb{R}\setminus[0,1]  =>  [0,1]  ;;  \mathbb{R}\setminus\{0\}  =>  \mathbb{R}
+        \begin{pmatrix}a&b\\c&d\end{pmatrix}  =>  \begin{pmatrix}a&c\\b&d\end{pmatrix}
+        \begin{pmatrix}1&2\end{pmatrix}  =>  \begin{pmatrix}2&1\end{pmatrix}
+        2\begin{pmatrix}1\\2\end{pmatrix}  =>  \begin{pmatrix}2\\2\end{pmatrix}
+        \begin{vmatrix}a&b\\c&d\end{vmatrix}  =>  ad+bc
+        \begin{pmatrix}1&2\\3&4\end{pmatrix}^{-1}  =>  \begin{pmatrix}1&2\\3&4\end{pmatrix}
+        t\begin{pmatrix}1\\2\end{pmatrix}+1  =>  \begin{pmatrix}t+1\\2t\end{pmatrix}
+        0.5, 0.25  =>  0.25, 0.5, 0.5  ;;  1:2  =>  2:1  ;;  1:2  =>  1:3  ;;  a:b  =>  b:a
+        a:b:c  =>  a:c:b  ;;  12_3  =>  12_4  ;;  A1_{16}  =>  A_{161}  ;;  FF_{16}  =>  FE_{16}
+        10_2  =>  2  ;;  5\text{ km}  =>  5\text{ miles}  ;;  5\text{ km}  =>  5000
+        60\text{ mph}  =>  60\text{ km/h}  ;;  60\text{ m/s}  =>  60\text{ s/m}
+        5\text{ kg m/s}  =>  5\text{ kg m/s}^2  ;;  5\text{ N m}  =>  5\text{ N/m}
+        \$5.00  =>  500\text{ cents}  ;;  20\%\text{ off}  =>  20
+    """,
+}
+
+RIGHT = {
+    "complex numbers, Unicode, JSON lists, sums": r"""
+        3+4i  =>  (2+i)^2  ;;  \frac12  =>  ½  ;;  1.5  =>  1½  ;;  \frac32  =>  1½  ;;  3.5  =>  ٣٫٥
+        5,6  =>  5、6  ;;  \frac13  =>  0.\dot3  ;;  0.\dot{3}  =>  \frac13  ;;  2  =>  \max\{1,2\}
+        x^2-3x+2=0  =>  2x^2-6x+4=0  ;;  p\ne q  =>  q\ne p  ;;  ["10\\%"]  =>  10\%  ;;  ["10\\%"]  =>  0.1
+        ["3","4"]  =>  4, 3  ;;  ["\frac{1}{2}"]  =>  \frac12  ;;  1-\frac1{10^6}  =>  0.999999
+        1-\frac1{10}  =>  0.9  ;;  \{0\}\cup[1,\infty)  =>  x=0\text{ or }x\ge1
+        30^\circ15'  =>  30^\circ 15'
+        AB\cdot CD  =>  AB \cdot CD  ;;  \frac{n(n+1)}{2}  =>  \sum_{k=1}^n k
+        \frac{n(n+1)}{2}  =>  \binom{n+1}{2}  ;;  2^n-1  =>  \sum_{k=0}^{n-1}2^k
+    """,
+    "formulas": r"""
+        \tan x  =>  \frac{\sin x}{\cos x}  ;;  1  =>  \sin^2 1+\cos^2 1  ;;  \cos^2 x  =>  1-\sin^2 x
+        \frac{e^x-e^{-x}}{2}  =>  \sinh x  ;;  x=2,y=3  =>  (x,y)=(2,3)
+        \frac{\sqrt{6}+\sqrt{2}}{4}  =>  \cos 15^\circ  ;;  \arctan 1  =>  \frac{\pi}{4}
+        \ln 8  =>  3\ln 2
+        \frac{\log 8}{\log 2}  =>  3  ;;  y = \frac{1}{2}x + 3  =>  2y = x+6  ;;  f(x) = x^2+1  =>  x^2 + 1
+        (x-1)^2 + y^2 = 4  =>  x^2-2x+y^2 = 3  ;;  a_n = 2^n  =>  2^n
+        \frac{1}{2} \ln(x^2+1) + C  =>  \ln\sqrt{x^2+1}+C  ;;  (-1)^n  =>  (-1)^{n+2}
+        \cos(n\pi)  =>  (-1)^n
+        n!  =>  n\cdot(n-1)!  ;;  \frac{1}{\sqrt{LC}}  =>  \sqrt{\frac{1}{LC}}  ;;  5\times10^{3}  =>  5000
+        6  =>  2\times3  ;;  \frac{4}{3}\pi r^3  =>  \frac{4\pi r^3}{3}
+    """,
+    "sets, matrices, units": r"""
+        x \in (2,3)  =>  2<x<3  ;;  [1,2]\cup[3,4]  =>  [3,4]\cup[1,2]  ;;  (-\infty,\infty)  =>  \mathbb{R}
+        \{(1,2),(3,4)\}  =>  (3,4),(1,2)
+        \begin{pmatrix}1&2\\3&4\end{pmatrix}  =>  \left[\begin{array}{cc}1&2\\3&4\end{array}\right]
+        \begin{pmatrix}1/2\\3\end{pmatrix}  =>  \frac12\begin{pmatrix}1\\6\end{pmatrix}
+        \begin{pmatrix}-1\\3\end{pmatrix}  =>  -\begin{pmatrix}1\\-3\end{pmatrix}
+        \langle 1,-2\rangle  =>  \left\langle 1,-2\right\rangle  ;;  \text{(A)}  =>  A
+        2^{2/3}  =>  \sqrt[3]{4}  ;;  x^{2/3}  =>  \sqrt[3]{x^2}  ;;  \sqrt{50}  =>  5\sqrt2
+        \frac{3+\sqrt5}{2}  =>  \left(\frac{1+\sqrt5}{2}\right)^2  ;;  i  =>  \sqrt{-1}
+        1+\sqrt{3} i  =>  1+i\sqrt3  ;;  \pm 2i  =>  2i,-2i  ;;  e^{2\pi i/3}  =>  -\frac12+\frac{\sqrt3}{2}i
+        10  =>  \$10  ;;  10\text{ dollars}  =>  \$10.00  ;;  75\%  =>  \frac34  ;;  0.75  =>  75\%
+        2:3  =>  \frac23  ;;  2:3  =>  4:6  ;;  1.5\times 10^{-3}  =>  0.0015  ;;  p(1-p)  =>  p-p^2
+        k(k-1)(k-2)  =>  k^3-3k^2+2k  ;;  P(1+r)^n  =>  P(r+1)^n  ;;  3\sqrt{3}-\pi  =>  -\pi+3\sqrt3
+        \frac{x}{x+1}  =>  1-\frac{1}{x+1}  ;;  |x-1|  =>  |1-x|
+        \lfloor n/2 \rfloor  =>  \left\lfloor\frac{n}{2}\right\rfloor
+        \theta = \frac{\pi}{6}  =>  \frac{\pi}{6}  ;;  \alpha+\beta  =>  β+α  ;;  2\le x\le 5  =>  [2,5]
+        x\leq 5  =>  (-\infty, 5]  ;;  x>-3  =>  (-3,\infty)  ;;  90^\circ  =>  90 \text{ degrees}
+        x = 5 \text{ or } x = -5  =>  x=\pm5  ;;  10\sqrt{3} \text{ cm}^2  =>  10\sqrt{3}
+        12 \text{ square inches}  =>  12  ;;  y = 2x + 1  =>  2x - y + 1 = 0
+        \frac{dy}{dx} = 2x  =>  \frac{dy}{dx}=x+x  ;;  C_1 e^{2x} + C_2  =>  C_2+C_1e^{2x}
+        m(m-1)2^{n-3}  =>  2^{n-3}(m^2-m)  ;;  n(n+1)2^{n-2}  =>  2^{n-2}n(n+1)
+    """,
+    "formulas of a higher course": r"""
+        (-1)^n  =>  (-1)^{-n}  ;;  \frac{5i}{z}  =>  5i z^{-1}  ;;  f(z) = \dfrac{5i}{z}  =>  \frac{5i}{z}
+        K_p = 2\cos(p\theta)  =>  2\cos(p\theta)  ;;  p > 1  =>  (1,\infty)
+        p > 1  =>  1<p  ;;  2n  =>  n+n
+        \dfrac{kr}{n}  =>  \frac{rk}{n}  ;;  \frac{\pi^2}{6}  =>  \frac{1}{6}\pi^2  ;;  -4\pi i  =>  -4i\pi
+        e^{2} - 1  =>  e^2-1  ;;  \frac{1}{2}\ln 3  =>  \ln\sqrt{3}  ;;  \ln(2)  =>  \ln 2
+        \frac{\ln 2}{2}  =>  \frac12\ln(2)  ;;  x e^{-x}  =>  \frac{x}{e^x}
+        \frac{e-1}{2}  =>  \frac12(e-1)
+        \sqrt{\pi}  =>  \pi^{1/2}  ;;  \frac{\sqrt{\pi}}{2}  =>  \frac{1}{2}\sqrt{\pi}
+        2^{n-1}  =>  \frac{2^n}{2}  ;;  n^2  =>  n\cdot n  ;;  \frac{(2n)!}{n!}  =>  \binom{2n}{n} n!
+        \arctan 2  =>  \tan^{-1} 2  ;;  \frac{\pi}{2} - \arctan 2  =>  \arctan\frac12
+        \cosh x  =>  \frac{e^x+e^{-x}}{2}  ;;  (0,1)  =>  0<x<1  ;;  \{0, 1\}  =>  0 \text{ and } 1
+        x = 0, x = 1  =>  x=1 \text{ or } x=0  ;;  \frac{1}{x-1}  =>  -\frac{1}{1-x}
+        \frac{x^2-1}{x-1}  =>  x+1  ;;  a^2-b^2  =>  (a-b)(a+b)  ;;  \sqrt{x^2+1}  =>  (x^2+1)^{1/2}
+        \frac{1}{\sqrt{x}}  =>  x^{-1/2}  ;;  x^{3/2}  =>  \sqrt{x^3}
+        \log_{10} 2  =>  \frac{\ln 2}{\ln 10}
+        \sin^2\theta  =>  1-\cos^2\theta
+    """,
+    "functions": r"""
+        \sec^2 x  =>  1+\tan^2 x  ;;  e^{i\pi/4}  =>  \frac{1+i}{\sqrt{2}}  ;;  \cos(2x)  =>  \cos^2x-\sin^2x
+        \frac{1}{1+i}  =>  \frac{1-i}{2}  ;;  |z|  =>  |-z|  ;;  \zeta(2)  =>  \frac{\pi^2}{6}
+        \Gamma(1/2)  =>  \sqrt\pi  ;;  \sum_{n=1}^{\infty} \frac{1}{n^2}  =>  \frac{\pi^2}{6}
+        \sum_{k=0}^{n} \binom{n}{k}  =>  2^n  ;;  \prod_{k=1}^{n} k  =>  n!
+    """,
+    "units and equations": r"""
+        3\text{ hours}  =>  3  ;;  3\text{ hours}  =>  3\text{ h}
+        15\text{ cm}^2  =>  15\text{ square centimeters}  ;;  \$1,234.50  =>  1234.5
+        50\text{ mph}  =>  50
+        72^\circ  =>  72  ;;  0.5  =>  50\%  ;;  1{,}000{,}000  =>  10^6  ;;  1.2 \times 10^5  =>  120000
+        \left( -\infty, 3 \right]  =>  x \le 3  ;;  y = -2x+5  =>  2x+y=5  ;;  y - 3 = 2(x-1)  =>  y=2x+1
+        x^2 + y^2 - 4x = 0  =>  (x-2)^2+y^2=4  ;;  \frac{x^2}{4}+\frac{y^2}{9} = 1  =>  9x^2+4y^2=36
+        A = \pi r^2  =>  \pi r^2  ;;  P(x) = x^2 - 3x + 2  =>  (x-1)(x-2)  ;;  a_n = 3n-2  =>  3n-2
+        T_n = 2^n  =>  2^n
+    """,
+    "words and sets": r"""
+        \text{Yes}  =>  yes  ;;  \text{True}  =>  True  ;;  C  =>  \text{C}  ;;  \text{C}  =>  (C)
+        D  =>  \text{D) } 12  ;;  k \ge 2  =>  k\geq2  ;;  n \neq 3  =>  n\ne3
+        \mathbb{R} \setminus \{1\}  =>  (-\infty,1)\cup(1,\infty)  ;;  x \neq 1  =>  \mathbb{R}\setminus\{1\}
+    """,
+    "numbers and formulas": r"""
+        3+2\sqrt{2}  =>  (1+\sqrt2)^2  ;;  \sqrt{3+2\sqrt2}  =>  1+\sqrt2
+        \frac{\sqrt{5}-1}{4}  =>  \sin 18^\circ  ;;  \frac{10}{3}  =>  3\frac{1}{3}
+        -\frac{7}{2}  =>  -3.5
+        1.41421356  =>  \sqrt{2}  ;;  0.618034  =>  \frac{\sqrt5-1}{2}  ;;  m=3, n=5  =>  n=5, m=3
+        (m,n)=(3,5)  =>  m=3,n=5  ;;  u = e^{-t}\sin x  =>  e^{-t}\sin(x)
+        y = C_1 e^{x} + C_2 e^{-x}  =>  C_1 e^x + C_2 e^{-x}  ;;  y(x) = e^{-x}(x+1)  =>  (x+1)e^{-x}
+        \frac{1}{4}x^4 + C  =>  \frac{x^4}{4}+C  ;;  \frac{a+b}{2}  =>  \frac12 a+\frac12 b
+        \lambda^2-3\lambda+2  =>  (\lambda-1)(\lambda-2)  ;;  \sigma^2/n  =>  \frac{\sigma^2}{n}
+        \frac{\partial f}{\partial x}  =>  \frac{\partial f}{\partial x}  ;;  S_n  =>  S_{n}
+        O(n\log n)  =>  O(n \log n)  ;;  \mathbb{Z}/2\mathbb{Z}  =>  \mathbb{Z} / 2\mathbb{Z}
+        \aleph_0  =>  \aleph_{0}  ;;  e^{-1}  =>  \frac1e  ;;  1 - e^{-\lambda}  =>  1-\exp(-\lambda)
+        \min(a,b)  =>  \min(b,a)  ;;  \frac{n}{\gcd(n,k)}  =>  \frac{n}{\gcd(k,n)}
+        2\lfloor n/2\rfloor  =>  2\left\lfloor \frac{n}{2}\right\rfloor
+        -\frac{1}{2} + \frac{\sqrt{3}}{2}i  =>  \frac{-1+i\sqrt3}{2}  ;;  2+3i, 2-3i  =>  2\pm3i
+        \frac{1}{3}, -2  =>  -2, \frac13  ;;  (2, -3)  =>  \left(2,\,-3\right)  ;;  4:3  =>  \frac{4}{3}
+        2 : 3 : 4  =>  4:6:8  ;;  17_8  =>  17_{8}  ;;  BC  =>  B C  ;;  \frac{3}{4}\text{ cup}  =>  0.75
+        7\text{ units}  =>  7  ;;  120\text{ ways}  =>  120
+    """,
+    "what was tried last": r"""
+        5  =>  5 m/s  ;;  5  =>  5 ft  ;;  \sqrt{x^2}  =>  |x|  ;;  \ln|x|  =>  \ln\sqrt{x^2}
+        \ln x^2  =>  2\ln x  ;;  Yes  =>  \text{Yes, because } 2>1  ;;  x  =>  y=x  ;;  2x  =>  f(x)=2x
+        \prod_{k=2}^{n}(1-\frac1k)  =>  \frac1n  ;;  \sum_{k=1}^{n}k^2  =>  \frac{n(n+1)(2n+1)}{6}
+        \frac{1}{n+1}\binom{2n}{n}  =>  \frac{(2n)!}{n!(n+1)!}
+        \begin{vmatrix}a&b\\c&d\end{vmatrix}  =>  ad-bc
+        \binom{n}{k}+\binom{n}{k+1}  =>  \binom{n+1}{k+1}  ;;  \tan 2x  =>  \frac{2\tan x}{1-\tan^2x}
+        i^{n}  =>  i^{n+4}
+    """,
+}
+
+
+def rows_of(block: str, expected: int) -> list[tuple]:
+    lines = filter(None, map(str.strip, block.split("\n")))
+    rows = [row.split("  =>  ") for line in lines for row in line.split("  ;;  ")]
+    return [(gold, answer, expected) for gold, answer in rows]
+
+
 @pytest.mark.parametrize("category", VERDICTS)
 def test_verdicts(verifier, category):
     rows = VERDICTS[category]
     assert scores(verifier, rows) == [(gold, text, float(expected)) for gold, text, expected in rows]
     assert verifier.failures == 0
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_wrong_answers_that_look_like_the_gold_are_not_rewarded(verifier, kind):
+    rows = rows_of(WRONG[kind], 0)
+    assert scores(verifier, rows) == [(gold, text, 0.0) for gold, text, _ in rows]
+
+
+@pytest.mark.parametrize("kind", RIGHT)
+def test_right_answers_in_another_writing_are_rewarded(verifier, kind):
+    rows = rows_of(RIGHT[kind], 1)
+    assert scores(verifier, rows) == [(gold, text, 1.0) for gold, text, _ in rows]
+
+
+def test_wrong_answers_stay_wrong_where_gold_and_answer_change_places(verifier):
+    """But a name, a base, a leading zero may be missing in an answer, and 3\\times4 is right for 12."""
+    rows = [row for block in WRONG.values() for row in rows_of(block, 0)]
+    turned = [(answer, gold, 0) for gold, answer, _ in rows
+              if not set("=%_") & set(gold + answer) and not gold.startswith("0") and r"\times" not in gold]
+    assert [row for row in scores(verifier, turned) if row[2]] == []
 
 
 def test_verdicts_on_the_last_number_of_a_response(verifier):

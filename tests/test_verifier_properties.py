@@ -1,17 +1,20 @@
 r"""Whatever a model writes, from response to score: an end, 0.0 for what has nothing to do with the gold, and
-a verifier that still works afterwards.
+a verifier that still works afterwards. What no type knows is equal to its own text only.
 
-The examples are the same in every run. More of them: FUZZ=100 python -m pytest tests/test_fuzz.py
+The examples are the same in every run. More: FUZZ=100 python -m pytest tests/test_verifier_properties.py
 """
 
 import os
+import random
 import time
+from fractions import Fraction
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from verifier import Verifier, extract_answer
+from verifier import Verifier, canonical, extract_answer
+from verifier.workers import known, quick_verdict
 
 DEADLINE = 1.0  # seconds an answer
 SLACK = 60.0  # seconds, for a busy machine and for starting workers in place of killed ones
@@ -189,3 +192,58 @@ def test_nothing_written_by_chance_is_right_or_breaks_the_verifier(verifier, kin
 def test_whatever_stands_before_it_the_last_answer_is_found(response):
     assert extract_answer(response + r" so it is $\boxed{\frac{1}{2}}$.", "boxed") == r"\frac{1}{2}"
     assert extract_answer(response + " so it is -42.", "last_number") == "-42"
+
+
+UNKNOWN = r"""
+    \wedge \nabla \otimes \oplus \star \ast \circ \rtimes \to \mapsto \Rightarrow \iff \equiv \cong \sim
+    \approx \propto \perp \parallel \subset \subseteq \mid \nmid \neg \forall \exists \int \oint \lim
+    \partial \dagger \top \hat{x} \vec{v} \mathcal{L} \mathfrak{g} \mathbb{F}_2 \text{remainder} \text{out}
+    \text{am} \text{mod} \foo !! ... \dots @ # & \|v\| \bmod \pmod{7} \notin \Box \uparrow ? \aleph_0
+    \operatorname{tr} \ker \dim \det
+""".split()
+FAMILIAR = "2 3 17 x y n a b A B f + - \\cdot / ^2 ^n _1 ( ) , = < \\frac12 \\sqrt2 \\pi e i ! |".split()
+
+
+def test_two_answers_that_differ_in_an_unknown_token_are_never_equal():
+    """Decided in the parent: what no type knows never reaches algebra."""
+
+    @reproducible(400)
+    @given(st.lists(st.sampled_from(FAMILIAR), max_size=6), st.sampled_from(UNKNOWN),
+           st.sampled_from(UNKNOWN), st.integers(0, 6), st.randoms(use_true_random=False))
+    def check(tokens, unknown, other, at, rng):
+        gold = " ".join([*tokens[:at], unknown, *tokens[at:]])
+        shuffled = [*tokens, unknown]
+        rng.shuffle(shuffled)
+        for answer in (" ".join([*tokens[:at], other, *tokens[at:]]), " ".join(tokens), " ".join(shuffled)):
+            if canonical(answer) != canonical(gold):
+                assert quick_verdict(gold, answer) is False, (gold, answer)
+
+    check()
+
+
+def test_no_unknown_token_is_known():
+    assert [token for token in UNKNOWN if known(f"x {token} y") or known(f"{token} 2")] == []
+
+
+def sum_of(rng: random.Random, depth: int) -> tuple[str, Fraction]:
+    """A formula of numbers in TeX, and its value by Python's fractions."""
+    if depth == 0:
+        n = rng.randint(1, 30)
+        return rng.choice([(f"{n}", Fraction(n)), (rf"\frac{{{n}}}{{7}}", Fraction(n, 7)),
+                           (f"{n}.5", n + Fraction(1, 2))])
+    (left, a), (right, b) = sum_of(rng, depth - 1), sum_of(rng, depth - 1)
+    forms = [(f"{left}+{right}", a + b), (f"{left}-({right})", a - b), (rf"({left})\cdot({right})", a * b),
+             (rf"\left({left}\right)^{{2}}", a * a)]
+    return rng.choice(forms + [(rf"\frac{{{left}}}{{{right}}}", a / b)] * (b != 0))
+
+
+def test_formulas_of_numbers_are_right_if_and_only_if_their_values_are_equal(verifier):
+    rng, golds, answers, expected = random.Random(0), [], [], []
+    while len(golds) < 200:
+        (text, value), off = sum_of(rng, rng.randint(1, 3)), rng.choice([0, 0, 1, Fraction(1, 10**9)])
+        golds.append(text)
+        answers.append(rf"\frac{{{(value + off).numerator}}}{{{(value + off).denominator}}}")
+        expected.append(float(off == 0))
+    verifier.deadline = SLACK
+    assert verifier.score(answers, golds) == expected
+    assert verifier.score(golds, answers) == expected
