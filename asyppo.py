@@ -1,32 +1,31 @@
-"""AsyPPO's mathematics as pure functions on tensors, and the policy's update as one loss made of them.
+"""AsyPPO's mathematics as pure functions on tensors. This file imports torch only: paste it into any trainer.
 
-Equation numbers (1)–(6) are the steps of the method as README.md lists them. Whitening and masks are over all
-response tokens of the rollout batch, all ranks together: each rank holds the whole batch.
+Equation numbers (1) to (6) are the steps of the method in docs/method.md. Whitening and masks are over all response
+tokens of the rollout batch, all ranks together.
 
-Legend for shape suffixes: M critics, B responses, T response tokens, N response tokens in row-major order, of
-the step (statistics) or of a micro-batch (losses). mask_BT is true on response tokens; whatever stands
-elsewhere changes no result.
+Legend for shape suffixes: M critics, B responses, T response tokens (padded), N response tokens in one row, without
+padding: of the step for statistics, of a micro-batch for losses. mask_BT is true on response tokens; padding may hold
+anything.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import torch
 
-from updates import mean_of_updates, update_model
 
 # -- returns and advantages ----------------------------------------------------------------------------------
 def terminal_rewards(rewards_B: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
     """r_t (1): the verifier's reward on the last response token, zero before it. -> [B, T]"""
-    rewards_BT = torch.zeros(mask_BT.shape, dtype=rewards_B.dtype)
-    rewards_BT[torch.arange(len(rewards_B)), mask_BT.sum(1) - 1] = rewards_B
+    rewards_BT = torch.zeros_like(mask_BT, dtype=rewards_B.dtype)
+    rewards_BT[torch.arange(len(rewards_B), device=mask_BT.device), mask_BT.sum(1) - 1] = rewards_B
     return rewards_BT
 
 
-def gae(rewards_BT, values_BT, mask_BT, gamma: float, lam: float) -> torch.Tensor:
+def gae(rewards_BT, values_BT, mask_BT, gamma: float, lam: float | torch.Tensor) -> torch.Tensor:
     """GAE (4): δ_t = r_t + γ V(s_{t+1}) − V(s_t), A_t = Σ_l (γλ)^l δ_{t+l}. -> [B, T]
 
-    values_BT[:, t] is the value of the state before token t; the value after the last response token is 0.
+    values_BT[:, t] is the value of the state before token t; the value after the last response token is 0. lam is one
+    number, or one for each response, [B].
     """
     advantages_BT = torch.zeros_like(values_BT)
     next_value_B = next_advantage_B = torch.zeros_like(values_BT[:, 0])
@@ -40,55 +39,65 @@ def gae(rewards_BT, values_BT, mask_BT, gamma: float, lam: float) -> torch.Tenso
     return advantages_BT
 
 
+def lam_by_length(mask_BT: torch.Tensor, factor: float) -> torch.Tensor:
+    """λ of each response, 1 − 1 / (factor · |o|), at least 0 (VAPO, 2504.05118). -> [B]
+
+    λ grows with the length, so that the final reward still reaches the first tokens.
+    """
+    return (1 - 1 / (factor * mask_BT.sum(1))).clamp(min=0)
+
+
 def discounted_returns(rewards_BT: torch.Tensor, mask_BT: torch.Tensor, gamma: float) -> torch.Tensor:
-    """The critics' targets R_t (3): R_t = r_t + γ R_{t+1}, the Monte-Carlo return. -> [B, T]"""
+    """The critics' targets (3), Monte-Carlo returns: R_t = r_t + γ R_{t+1}. -> [B, T]"""
     return gae(rewards_BT, torch.zeros_like(rewards_BT), mask_BT, gamma, 1.0)
 
 
 def lambda_returns(rewards_BT, values_BT, mask_BT, gamma: float, lam: float) -> torch.Tensor:
-    """R_t (3) that bootstrap from values (--critic-lam below 1): advantage + value. -> [B, T]"""
+    """Targets (3) that bootstrap from values (--critic-lam below 1): advantage + value. -> [B, T]"""
     return torch.where(mask_BT, gae(rewards_BT, values_BT, mask_BT, gamma, lam) + values_BT, 0.0)
 
 
 def group_advantages(rewards_B: torch.Tensor, group_B: torch.Tensor, scale_by_std: bool) -> torch.Tensor:
-    """In the place of (2) to (4), GRPO's advantage of each response: reward − its group's mean, over its
-    deviation if asked. -> [B]
-
-    A group whose rewards are all equal gets 0.
-    """
+    """GRPO's advantage of each response; it replaces (2) to (4): reward − group mean, over the group's standard
+    deviation if scale_by_std. A group of equal rewards gets 0. -> [B]"""
     advantages_B = torch.zeros_like(rewards_B)
     for group in group_B.unique():
         members = group_B == group
         rewards = rewards_B[members]
-        if (rewards != rewards[0]).any():  # rounding of a mean would make noise of equal ones
+        if (rewards != rewards[0]).any():  # the mean of equal rewards may be off by rounding
             centred = rewards - rewards.mean()
             std = centred.square().mean().sqrt()
             advantages_B[members] = centred / std if scale_by_std and std > 0 else centred
     return advantages_B
 
 
-def whiten(x_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
-    """Ā (4): A to mean 0 and standard deviation 1 over all response tokens; constants give 0. -> [B, T]"""
+def whiten(x_BT: torch.Tensor, mask_BT: torch.Tensor, rewards_B: torch.Tensor | None = None) -> torch.Tensor:
+    """Ā (4): x with mean 0 and standard deviation 1 over all response tokens; 0 if x is constant. -> [B, T]
+
+    If all rewards_B are equal, advantages are critic error only, so the result is 0.
+    """
+    if rewards_B is not None and (rewards_B == rewards_B[0]).all():
+        return torch.zeros_like(x_BT)
     x_N = x_BT[mask_BT].double()
     centred_N = x_N - x_N.mean()
     std = centred_N.square().mean().sqrt()
-    # rounding noise of a constant must not be scaled up to 1 (ROLL#475); NaN passes on, and skips the update
+    # a constant must give 0, not amplified rounding noise (ROLL#475); NaN passes on and skips the update
     constant = std <= 1e-8 * max(1.0, x_N.abs().max().item())
     white_N = torch.zeros_like(x_N) if constant else centred_N / std
     return torch.zeros_like(x_BT).masked_scatter(mask_BT, white_N.to(x_BT.dtype))
 
 
-# -- the critics' agreement ----------------------------------------------------------------------------------
-def aggregate(values_MBT: torch.Tensor, how: str, shards_MB: torch.Tensor | None = None) -> torch.Tensor:
-    """Ensemble value V̄(s_t) (4): the mean over critics; min is the paper's rejected variant. -> [B, T]
+# -- the critics' disagreement ----------------------------------------------------------------------------------
+def aggregate(values_MBT: torch.Tensor, method: str, shards_MB: torch.Tensor | None = None) -> torch.Tensor:
+    """Ensemble value V̄(s_t) (4): the mean over critics; min: a variant that the paper rejects. -> [B, T]
 
-    crossfit (ours): the mean over those critics that were not fitted on the response (shards_MB false), so
-    that the baseline does not know the return that it is held against.
+    crossfit (not in the paper): the mean over the critics that were not fitted on the response (shards_MB is false), so
+    that the baseline is independent of the return.
     """
-    if how == "crossfit":
+    if method == "crossfit":
         unseen_MB1 = ~shards_MB[:, :, None]
         return torch.where(unseen_MB1, values_MBT, 0.0).sum(0) / unseen_MB1.sum(0)
-    return values_MBT.mean(0) if how == "mean" else values_MBT.amin(0)
+    return values_MBT.mean(0) if method == "mean" else values_MBT.amin(0)
 
 
 def disagreement(values_MBT: torch.Tensor) -> torch.Tensor:
@@ -97,18 +106,17 @@ def disagreement(values_MBT: torch.Tensor) -> torch.Tensor:
 
 
 def extreme_tokens(x_BT, mask_BT: torch.Tensor, fraction: float, largest: bool) -> torch.Tensor:
-    """For the masks (5): the round(fraction · N) of N response tokens with the lowest (highest) x; with x
-    None, no token. -> bool [B, T]
+    """Select the round(fraction · N) of N response tokens with the lowest (highest) x, for (5). -> bool [B, T]
 
-    Ties are broken by a fixed shuffle, another one for the highest than for the lowest: by position, equal σ
-    would always pick the first responses, and both masks the same tokens.
+    If x is None, select none. Ties are broken by a fixed shuffled order, one per mask. Breaking them by position would
+    always pick the first responses.
     """
     if x_BT is None:
         return torch.zeros_like(mask_BT)
     x_N = x_BT[mask_BT]
-    shuffle_N = torch.randperm(len(x_N), generator=torch.Generator().manual_seed(int(largest)))
+    shuffle_N = torch.randperm(len(x_N), generator=torch.Generator().manual_seed(int(largest))).to(x_N.device)
     order_N = shuffle_N[torch.sort(x_N[shuffle_N], stable=True, descending=largest).indices]
-    chosen_N = torch.zeros(len(x_N), dtype=torch.bool)
+    chosen_N = torch.zeros_like(x_N, dtype=torch.bool)
     chosen_N[order_N[: round(fraction * len(x_N))]] = True
     return torch.zeros_like(mask_BT).masked_scatter(mask_BT, chosen_N)
 
@@ -125,18 +133,18 @@ def entropy_filter(signal_BT: torch.Tensor | None, mask_BT: torch.Tensor, fracti
 
 # -- the objective -------------------------------------------------------------------------------------------
 class PolicyData(NamedTuple):
-    """What the objective knows of each token: [B, T] for a rollout, [N] for a part. A fork adds its own."""
+    """Inputs of the objective for each token: [B, T] for a rollout, [N] for a micro-batch. A fork adds fields."""
 
     old_logp: torch.Tensor
     advantage: torch.Tensor
-    advantage_mask: torch.Tensor  # bool
-    entropy_filter: torch.Tensor  # bool
+    advantage_mask: torch.Tensor  # bool; true: the token keeps its policy gradient
+    entropy_filter: torch.Tensor  # bool; true: the token keeps its entropy bonus
 
 
 def objective(logp_N, entropy_N, data: PolicyData, clip_low: float, clip_high: float, entropy_coef: float):
     """The terms of (6) to be maximised: I^A min(ρ Ā, clip(ρ, 1−ε_low, 1+ε_high) Ā) + β I^H H. -> [N]
 
-    (Their weights, 1/|o| by default, are those of `updates.token_weights`.)
+    Their weights, 1/|o| by default, are applied by the caller.
     """
     ratio_N = torch.exp(logp_N - data.old_logp)
     clipped_N = ratio_N.clamp(1 - clip_low, 1 + clip_high)
@@ -148,25 +156,14 @@ def objective(logp_N, entropy_N, data: PolicyData, clip_low: float, clip_high: f
 
 
 def policy_loss(logp_N, entropy_N, data: PolicyData, clip_low: float, clip_high: float, entropy_coef: float):
-    """Step 6's loss of each token, −objective, [N]. -> it, and what to log: which tokens are clipped, and
-    ρ − 1 − log ρ, whose mean estimates KL(π_old ‖ π). entropy_N is NaN where entropy_coef is 0."""
+    """Step 6's loss of each token, −objective. -> [N], and values to log, name -> [N]
+
+    clip_frac says whether the clip removes the token's gradient. The mean of approx_kl, ρ − 1 − log ρ, estimates
+    KL(π_old ‖ π). entropy_N is NaN if entropy_coef is 0.
+    """
     log_ratio_N = logp_N - data.old_logp
     ratio_N = log_ratio_N.exp()
     up_N = (ratio_N > 1 + clip_high) & (data.advantage > 0)
     down_N = (ratio_N < 1 - clip_low) & (data.advantage < 0)
     logged = {"clip_frac": (up_N | down_N) & data.advantage_mask, "approx_kl": ratio_N - 1 - log_ratio_N}
     return -objective(logp_N, entropy_N, data, clip_low, clip_high, entropy_coef), logged
-
-
-def update_policy(actor, optimizer, rollout, data: PolicyData, args, step: int, world) -> dict[str, float]:
-    """Step 6: args.epochs passes over the rollout, one optimizer step for each minibatch. -> what to log"""
-    token_loss = partial(policy_loss, clip_low=args.clip_low, clip_high=args.clip_high,
-                         entropy_coef=args.entropy_coef)
-    n_minibatches = -(-len(rollout) // args.minibatch_size)
-    updates = update_model(
-        actor, optimizer, partial(actor.loss, token_loss=token_loss, with_entropy=args.entropy_coef > 0),
-        rollout, list(range(len(rollout))), data, args, world, epochs=args.epochs, loss_norm=args.loss_norm,
-        n_minibatches=n_minibatches, stream=("minibatches", step), counts_BT=rollout.mask_BT)
-    means = mean_of_updates(updates)
-    first, last_pass = updates[0]["approx_kl"], mean_of_updates(updates[-n_minibatches:])["clip_frac"]
-    return {"policy_loss": means.pop("loss"), "approx_kl_first": first, "clip_frac_last": last_pass} | means

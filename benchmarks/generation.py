@@ -1,11 +1,11 @@
-"""Useful tokens a second: our generation.py beside one padded `generate` call of plain transformers.
+"""Compare useful tokens a second: engine/generation.py and one padded `generate` call of plain transformers.
 
     python benchmarks/generation.py                              # a random Qwen3-shaped model, CPU or GPU
     python benchmarks/generation.py --model Qwen/Qwen3-4B-Base --responses 256 --group-size 32 --longest 2048
 
-Both decode greedily, so that they make the same tokens; response b ends after a length of its own, from
-longest / 4 to longest. The padded call goes on to the longest, and tokens after a response's end are of no
-use. Rounds alternate in one process; what counts is the ratio within each round.
+Both decode greedily, so they make the same tokens. Each response ends after a given length, from longest / 4
+to longest. The padded call runs to the longest response, and tokens after a response's end are useless.
+Rounds alternate in one process; the result is the ratio within a round.
 """
 
 import argparse
@@ -18,40 +18,41 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
-# before this file's own folder, where other files have the names of our modules
+# before this file's own folder, which has a verifier.py too
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import generation
-from distributed import start, stop
-from models import compute_dtype, load_actor
+from engine import generation
+from engine.distributed import start, stop
+from engine.models import load_actor
+from engine.sharding import compute_dtype
 
 
 class ForcedStops(generation.Stops):
-    """Ends responses after lengths of their own, and counts the bytes that decoding must read from memory."""
+    """Ends responses after given lengths, and counts the bytes that decoding must read from memory."""
 
-    going_B = waiting_B = torch.zeros(0, dtype=torch.long)
+    running_B = waiting_B = torch.zeros(0, dtype=torch.long)  # lengths at which responses end
     weight_bytes = token_bytes = bytes_read = 0
 
     def __init__(self, sampling, tokenizer, start_B, ids):
         super().__init__(sampling, tokenizer, start_B, ids)
-        # generate_responses puts new responses after those that go on
-        n_new = len(start_B) - len(self.going_B)
-        self.mine_B = torch.cat([self.going_B, self.waiting_B[:n_new]])
+        # generate_responses appends new responses to the running ones
+        n_new = len(start_B) - len(self.running_B)
+        self.end_B = torch.cat([self.running_B, self.waiting_B[:n_new]])
         ForcedStops.waiting_B = self.waiting_B[n_new:]
 
     def ended(self, input_ids):
         n_responses, width = input_ids.shape
         ForcedStops.bytes_read += self.weight_bytes + n_responses * width * self.token_bytes
-        return self.mine_B <= width - self.start_B
+        return self.end_B <= width - self.start_B
 
     def __call__(self, input_ids, scores, **kwargs):
         ended_B = super().__call__(input_ids, scores)
-        ForcedStops.going_B = self.mine_B[~self.finished_B]
+        ForcedStops.running_B = self.end_B[~self.finished_B]
         return ended_B
 
 
 def copy_bandwidth(device: torch.device) -> float:
-    """Bytes a second that a plain copy of 256 MiB reads and writes, the best of ten."""
+    """Return the bytes a second that a plain copy of 256 MiB reads and writes, the best of ten."""
     a = torch.ones(2**26, device=device)
     b, seconds = torch.empty_like(a), []
     for _ in range(10):
@@ -60,7 +61,7 @@ def copy_bandwidth(device: torch.device) -> float:
 
 
 def timed(work, device: torch.device):
-    """-> seconds by the wall clock, by the processor's, and what work returned."""
+    """-> seconds by the wall clock, seconds of the processor, and what work returned"""
     if device.type == "cuda":
         torch.cuda.synchronize()
     wall, processor = time.perf_counter(), time.process_time()
@@ -89,9 +90,9 @@ def main() -> None:
     add("--dtype", choices=("fp32", "bf16"), default="fp32")
     args = parser.parse_args()
     torch.manual_seed(0)
-    world = start("auto")
+    world = start()
     dtype = compute_dtype(args.dtype, world)
-    torch.set_num_threads(args.threads)  # start has set another number
+    torch.set_num_threads(args.threads)  # start() has set another number
 
     with tempfile.TemporaryDirectory() as folder:
         if args.model is None:
@@ -127,7 +128,7 @@ def main() -> None:
     ids_BS = torch.tensor([[0] * n + prompt for n, prompt in zip(missing_B, prompts)], device=world.device)
     mask_BS = torch.tensor([[0] * n + [1] * (widths[0] - n) for n in missing_B], device=world.device)
     greedy = GenerationConfig(do_sample=False, max_new_tokens=args.longest)
-    sampling = generation.Sampling(args.longest, 0, frozenset(), (), args.batch or len(prompts))
+    sampling = generation.SamplingConfig(args.longest, 0.0, frozenset(), (), args.batch or len(prompts))
 
     def padded():
         out = plain.generate(inputs=ids_BS, attention_mask=mask_BS, generation_config=greedy)

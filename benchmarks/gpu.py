@@ -1,26 +1,27 @@
-"""Is it right on a GPU, and how near the card's own ceilings: everything in one call of at most 8 minutes.
+"""Check the code on a GPU and compare its speed with the card's limits, in one call of at most 8 minutes.
 
     python benchmarks/gpu.py                                  # Qwen3-4B and two 0.6B critics
     python benchmarks/gpu.py --parts step --rows asyppo:8192 --flags --token-budget 32768
-    python benchmarks/gpu.py --device cpu                     # does it run? Tiny sizes, a minute or two
+    python benchmarks/gpu.py --device cpu                     # try the script: tiny sizes, a minute or two
 
-Needs torch, transformers, numpy and tqdm; random weights of Qwen3's published sizes, nothing is downloaded.
-Each part is a process of its own, which appends a JSON line to OUT/results.jsonl as soon as it knows a
-number: what is cut off at --minutes keeps what it has.
+It needs torch, transformers, numpy and tqdm only. Weights are random, of Qwen3's published sizes; nothing is
+downloaded. Each part is a process that appends a JSON line to OUT/results.jsonl for each number. So the
+numbers stay when --minutes are over.
 
 ceilings  TFLOP/s of a bf16 matrix product, GB/s of a copy (read and written)
 correct   log-probabilities, entropies, gradients, values, σ, in fp32 and bf16, against plain fp32 autograd on
-          the CPU; what is sampled against its probabilities
-train     two steps of the embedded default, its first KL, its checkpoint resumed to the same weights
-decode    tokens/s at so many rows and contexts; of the ceiling, the share that weights, keys and values need
-step      train.train_step, one pass over 8 × --group-size responses of an eighth to all of the given length
-          behind prompts of 256 random tokens, after one with two responses a prompt; by phase seconds and
-          peak GiB, and the update's share of the matrix product's FLOP/s. Only its generation is cut short
+          the CPU; sampled tokens against their probabilities
+train     two steps of the embedded default, their first KL, their checkpoint resumed to the same weights
+decode    tokens/s at several rows and contexts; bytes of weights, keys and values a second beside a copy's
+step      train.train_step: seconds and peak GiB of each phase, and the update's share of the matrix product's
+          FLOP/s. One pass over 8 × --group-size responses of an eighth to all of the given length, behind
+          prompts of 256 random tokens. A small step warms up. Only a few tokens are generated.
 """
 
 import argparse
 import copy
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -33,19 +34,22 @@ from typing import Callable
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3Model
 
-# before this file's own folder, where other files have the names of our modules
+# before this file's own folder, which has a verifier.py too
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import asyppo
-import folder
-import plan
 import train
 from critics import ensemble_values
-from distributed import World, start, stop
-from generation import Sampling, generate_responses
-from models import Actor, MiniCritic, compute_dtype, prepare
-from rollout import Response, Rollout, make_rollout
-from updates import adamw, offloaded, score_responses
+from engine import folder, plan
+from engine.batch import Response, Rollout, make_rollout
+from engine.distributed import World, start, stop
+from engine.generation import SamplingConfig, generate_responses
+from engine.head import LogitsShape
+from engine.metrics import Timer
+from engine.models import Actor, MiniCritic, prepare
+from engine.sharding import compute_dtype
+from engine.updates import adamw, score_responses
+from rollout import Problem, RolloutConfig
 from verifier import Verifier
 
 # hidden size, layers, intermediate size, heads, key-value heads, size of a head, tied embeddings, vocabulary
@@ -67,19 +71,19 @@ def config(size: str) -> Qwen3Config:
         vocab_size=vocabulary, tie_word_embeddings=tied, max_position_embeddings=32_768,
         hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
         num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=head_dim,
-        # small models with opinions: uniform probabilities would hide mistakes
+        # small models need larger weights: uniform probabilities would hide mistakes
         initializer_range=0.05 if hidden <= 512 else 0.02
     )
 
 
 def random_model(model_class, size: str, device: torch.device | str = "cpu"):
-    """fp32 weights, as in training, made on the device at once."""
+    """Return a model with random fp32 weights, made on the device."""
     with torch.device(device):
         return model_class(config(size))
 
 
 def sync(device: torch.device) -> float:
-    """-> the clock, once all work that was launched is done"""
+    """-> the clock, after all launched work is done"""
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -155,8 +159,9 @@ def correct(args: argparse.Namespace, record: Record) -> None:
 
     # mean differences in nats; in shares of the gradient's length, the values' and σ's mean size
     for dtype, bound in ((torch.float32, 1e-3), (torch.bfloat16, 0.1)):
-        own, how = copy.deepcopy(lm), ("random", world, dtype, True)
-        actor = prepare(Actor(own, temperature), own.base_model, *how)
+        settings = ("random", world, dtype, True, "none")
+        ours = copy.deepcopy(lm)
+        actor = prepare(Actor(ours, LogitsShape(temperature)), ours.base_model, *settings)
         scores = score_responses(actor, rollout, budget, world)[:, mask_BT]
         for what, ours, theirs in zip(("log-probabilities", "entropies"), scores, plain):
             check(what, dtype, (ours - theirs).abs().mean().item(), bound)
@@ -168,14 +173,14 @@ def correct(args: argparse.Namespace, record: Record) -> None:
         off = sum((ours[name] - x).square().sum() for name, x in gradient.items())
         off = (off / sum(x.square().sum() for x in gradient.values())).sqrt()
         check("gradient", dtype, off.item(), bound)
-        own = [copy.deepcopy(critic) for critic in critics]
-        ours = ensemble_values([prepare(x, x.backbone, *how) for x in own], rollout, budget, world)
+        copies = [copy.deepcopy(critic) for critic in critics]
+        ours = ensemble_values([prepare(x, x.backbone, *settings) for x in copies], rollout, budget, world)
         off = (ours - values_MBT)[:, mask_BT].abs().mean() / values_MBT[:, mask_BT].abs().mean()
         check("values", dtype, off.item(), bound)
         off = (asyppo.disagreement(ours)[mask_BT] - sigma_N).abs().mean() / sigma_N.mean()
         check("σ", dtype, off.item(), bound)
         n = args.draws
-        sampling = Sampling(1, temperature, frozenset(), (), min(n, 1024))
+        sampling = SamplingConfig(1, temperature, frozenset(), (), min(n, 1024))
         drawn = generate_responses(actor, None, [prompts[-1]] * n, sampling, world, 0, "draw")
         counts_V = torch.bincount(torch.tensor([r.tokens[0] for r in drawn]), minlength=vocabulary)
         # twenty bins of about equal probability: χ² has mean 19 and deviation 6.2
@@ -188,15 +193,14 @@ def correct(args: argparse.Namespace, record: Record) -> None:
 
 
 def embedded(args: argparse.Namespace, record: Record) -> None:
-    """Without math-verify only the verifier's rules judge, which know integers."""
+    """Train two steps. Without math-verify only the verifier's own rules judge, and they know integers."""
     folder.PACKAGES = ("torch", "transformers", "numpy")
     Verifier._settle = lambda self, verdicts: verdicts.update(
         {pair: pair[0] == pair[1] for pair, verdict in verdicts.items() if verdict is None}
     )
     out = Path(args.out) / "embedded"
     shutil.rmtree(out, ignore_errors=True)
-    flags = ["--device", args.device, "--steps", "2", "--eval-data", "", "--save-every", "1"]
-    flags += ["--out", str(out), *args.train_flags]
+    flags = ["--steps", "2", "--eval-data", "", "--save-every", "1", "--out", str(out), *args.train_flags]
     began = time.perf_counter()
     code = train.main(flags)
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -217,7 +221,7 @@ def decode(args: argparse.Namespace, record: Record) -> None:
     torch.manual_seed(0)
     dtype = compute_dtype("auto", world)
     lm = random_model(Qwen3ForCausalLM, args.actor, world.device)
-    actor = prepare(Actor(lm), lm.base_model, "random", world, dtype, True)
+    actor = prepare(Actor(lm), lm.base_model, "random", world, dtype, True, "none")
     for context in args.contexts:
         for rows in args.decode_rows:
             ids = torch.randint(lm.config.vocab_size, (min(PROMPTS, rows), context)).tolist()
@@ -226,7 +230,7 @@ def decode(args: argparse.Namespace, record: Record) -> None:
             try:
                 for n in (8, 8, 8 + args.decode):  # the first warms up; the difference has no prefill
                     began = sync(world.device)
-                    sampling = Sampling(n, 1.0, frozenset(), (), rows)
+                    sampling = SamplingConfig(n, 1.0, frozenset(), (), rows)
                     generate_responses(actor, None, prompts, sampling, world, 0, "decode")
                     times.append(sync(world.device) - began)
             except torch.OutOfMemoryError:
@@ -241,103 +245,106 @@ def decode(args: argparse.Namespace, record: Record) -> None:
 
 
 def decoding_bytes(size: str, dtype: torch.dtype, tokens: float) -> float:
-    """What one step of decoding reads: all weights but an untied input embedding, keys and values."""
+    """Return the bytes that a step of decoding reads: used weights, keys and values."""
     _, layers, _, _, kv_heads, head_dim, _, _ = SIZES[size]
     return dtype.itemsize * (used_parameters(size) + tokens * layers * 2 * kv_heads * head_dim)
 
 
 def used_parameters(size: str) -> int:
-    """Those that a token is multiplied with."""
+    """Return the number of parameters that a token is multiplied with: all but an untied input embedding."""
     with torch.device("meta"):
         lm = Qwen3ForCausalLM(config(size))
     tied = lm.config.tie_word_embeddings
     return sum(p.numel() for p in lm.parameters()) - (0 if tied else lm.get_input_embeddings().weight.numel())
 
 
-def random_run(algo: str, length: int, args: argparse.Namespace) -> train.Run:
-    """What train.train_step needs of a run; no tokenizer, problems, verifier or folder."""
+def random_run(algo: str, length: int, args: argparse.Namespace) -> tuple[train.Run, plan.Workload]:
+    """Return what train.train_step needs, with random models; no tokenizer, problems, verifier or folder."""
     world = start(args.device)
     folders = {size: f"{args.out}/{size}" for size in (args.actor, args.critic)}
     for size, path in folders.items():
-        config(size).save_pretrained(path)  # for the plan, which reads configurations
+        config(size).save_pretrained(path)  # the plan reads configurations
     flags = ["--model", folders[args.actor], "--algo", algo, "--prompts-per-step", str(PROMPTS)]
-    flags += ["--group-size", str(args.group_size)]
-    flags += ["--epochs", "1", "--critic-epochs", "1", "--max-new-tokens", str(length), "--eval-every", "0"]
+    flags += ["--group-size", str(args.group_size), "--max-new-tokens", str(length)]
+    flags += ["--epochs", "1", "--critic-epochs", "1", "--eval-every", "0"]
     settings = train.parse_args([*flags, *args.flags])
     critic = args.actor if algo == "ppo" else args.critic
-    names, dtype = [folders[critic]] * settings.n_critics, compute_dtype(settings.dtype, world)
-    draw = plan.Draw(settings.generate_batch, PROMPTS * args.group_size, args.group_size, PROMPT)
-    settings, world = plan.settle(settings, names, draw, world)
-    how = ("random", world, dtype, settings.gradient_checkpointing, settings.offload)
+    work = train.workload(settings, [folders[critic]] * settings.n_critics, PROMPT)
+    chosen, world = plan.settle(work, settings.dtype, settings.ranks_per_copy, world)
+    vars(settings).update(chosen)
+    dtype = compute_dtype(settings.dtype, world)
+    loading = ("random", world, dtype, settings.gradient_checkpointing, settings.offload)
     torch.manual_seed(0)
     lm = random_model(Qwen3ForCausalLM, args.actor, world.device)
-    actor = prepare(Actor(lm, settings.temperature), lm.base_model, *how)
+    actor = prepare(Actor(lm, LogitsShape(settings.temperature)), lm.base_model, *loading)
     critics = []
     for _ in range(settings.n_critics):
         backbone = random_model(Qwen3Model, critic, world.device)
-        critics.append(prepare(MiniCritic(backbone), backbone, *how))
-    return train.Run(
-        args=settings, world=world, folder=None, tokenizer=None, template=None, problems=[], held_out=[],
-        sampling=Sampling(args.decode, settings.temperature, frozenset(), (), settings.generate_batch),
-        verifier=None, reward=None, actor=actor, actor_optimizer=adamw(actor, settings.lr),
-        critics=critics, critic_optimizers=[adamw(critic, settings.critic_lr) for critic in critics]
-    )
+        critics.append(prepare(MiniCritic(backbone), backbone, *loading))
+    sampling = SamplingConfig(args.decode, settings.temperature, frozenset(), (), settings.generate_batch)
+    run = train.Run(
+        args=settings, world=world, folder=None, tokenizer=None, problems=[Problem("", "")], held_out=[],
+        rollout_config=RolloutConfig(args.group_size, sampling, "boxed", None, settings.token_budget),
+        verifier=None, actor=actor, actor_optimizer=adamw(actor, settings.lr),
+        critics=critics, critic_optimizers=[adamw(critic, settings.critic_lr) for critic in critics], replay=[])
+    return run, work
 
 
 def step(args: argparse.Namespace, record: Record) -> None:
     algo, length = args.rows[0].split(":")[0], int(args.rows[0].split(":")[1])
-    order, run = torch.Generator().manual_seed(0), random_run(algo, length, args)
+    order, (run, work) = torch.Generator().manual_seed(0), random_run(algo, length, args)
     tokens = lambda n: torch.randint(run.actor.lm.config.vocab_size, (n,), generator=order).tolist()
     prompts, contexts = ([tokens(n) for _ in range(PROMPTS)] for n in (PROMPT, PROMPT + length // 2))
-    lengths: list[int] = []
+    lengths: list[int] = []  # of the running step's responses
 
-    @contextmanager
-    def timed(metrics: dict, phase: str, world: World):
-        """Tells of a phase as soon as it is over."""
-        with folder.timed(metrics, phase, world):
-            yield
-        if len(lengths) > 2 * PROMPTS:
-            record({"row": args.rows[0], "responses": len(lengths), "phase": phase,
-                    "seconds": metrics[f"time/{phase}"], "gib": metrics[f"memory/{phase}"]})
+    class ReportingTimer(Timer):
+        """Records a phase as soon as it is over, except in the small first step."""
 
-    def sample_rollout(run: train.Run, step: int, metrics: dict) -> Rollout:
-        """Like train's, but with random responses of the wanted lengths, not the few generated tokens."""
-        group = 2 if step == 1 else args.group_size
-        n = run.args.minibatch_size = PROMPTS * group
+        @contextmanager
+        def phase(self, name: str):
+            with super().phase(name):
+                yield
+            if len(lengths) > 2 * PROMPTS:
+                record({"row": args.rows[0], "responses": len(lengths), "phase": name,
+                        "seconds": self.seconds[name], "gib": self.gib[name]})
+
+    def sample_rollout(actor, tokenizer, problems, config: RolloutConfig, seed: int, timer: Timer,
+                       world: World) -> Rollout:
+        """Like rollout.sample_rollout, but responses are random tokens of the wanted lengths."""
+        group = args.group_size if lengths else 2
+        n = PROMPTS * group
         shuffled = torch.randperm(n, generator=order).tolist()
         lengths[:] = [length // 8 + i * (length - length // 8) // (n - 1) for i in shuffled]
-        optimizers = [run.actor_optimizer, *run.critic_optimizers]
-        with timed(metrics, "generate", run.world), offloaded(optimizers, run.args.offload):
+        with timer.phase("generate"):
             decoded = [context for context in contexts for _ in range(group)]
-            generate_responses(run.actor, None, decoded, run.sampling, run.world, step, "generate")
+            generate_responses(actor, None, decoded, config.sampling, world, seed, "generate")
         responses = [Response(prompts[b // group], tokens(k), False) for b, k in enumerate(lengths)]
         rewards = [float(b % 3 == 0) for b in range(n)]
         rollout = make_rollout(responses, [""] * n, [""] * n, rewards, group)
-        with timed(metrics, "score", run.world):
-            scores = score_responses(run.actor, rollout, run.args.token_budget, run.world)
+        with timer.phase("score"):
+            scores = score_responses(actor, rollout, config.token_budget, world)
         rollout.old_logp_BT, rollout.old_entropy_BT, rollout.old_slope_BT = scores
         return rollout
 
-    train.timed, train.sample_rollout = timed, sample_rollout
+    train.Timer, train.sample_rollout = ReportingTimer, sample_rollout
     train.train_step(run, 1)
     metrics, _, _ = train.train_step(run, 2)
     _, layers, _, heads, _, head_dim, _, _ = SIZES[args.actor]
     rows = [PROMPT + n for n in lengths]
-    # forward and backward: 6 a weight and token, recomputation not counted; of causal attention half of
-    # 12 · layers · width · length²
-    # its generation draws less than was planned for: contexts of half the length, and a few tokens
     item = compute_dtype(run.args.dtype, run.world).itemsize
     actor = plan.size_of(run.args.model, "--model", item)
-    critic = plan.size_of(f"{args.out}/{args.actor if algo == 'ppo' else args.critic}", "--critics", item)
-    planned = plan.phases(actor, [critic] * len(run.critics), run.args, run.args.offload, 1, 1)
-    batch = min(run.sampling.batch, len(lengths))
-    draw = plan.Draw(batch, len(lengths), args.group_size, PROMPT)
-    planned["generate"] |= plan.drawing(actor, draw, batch, run.args)
+    critics = [plan.size_of(name, "--critics", item) for name in work.critics]
+    planned = plan.phases(actor, critics, work, run.args.offload, 1, 1)
+    batch = min(run.args.generate_batch, len(lengths))
+    # more than this script's generation needs: it has contexts of half the length and draws a few tokens
+    planned["generate"] |= plan.in_flight(actor, work, batch)
+    # forward and backward: 6 a weight and token, without recomputation; of causal attention half of
+    # 12 · layers · width · length²
     flop = 6 * used_parameters(args.actor) * sum(rows)
     flop += 6 * layers * heads * head_dim * sum(n**2 for n in rows)
     record({"row": args.rows[0], "responses": len(lengths), "tokens": sum(rows),
             "step_s": metrics["time/step"], "peak_gib": metrics["peak_memory_gb"],
-            "offload": run.args.offload, "generate_batch": run.sampling.batch,
+            "offload": run.args.offload, "generate_batch": run.args.generate_batch,
             "plan_gib": {name: sum(part.values()) / 2**30 for name, part in planned.items()},
             "mfu": flop / metrics["time/policy"] / 1e12 / args.tflops,
             "approx_kl_first": metrics["approx_kl_first"], "skipped": metrics["skipped_updates"]})
@@ -345,7 +352,7 @@ def step(args: argparse.Namespace, record: Record) -> None:
 
 # -- one call ------------------------------------------------------------------------------------------------
 PARTS = {"ceilings": ceilings, "correct": correct, "train": embedded, "decode": decode, "step": step}
-CPU = dict(  # small enough for every branch to run
+CPU = dict(  # tiny sizes that run every branch
     actor="tiny", critic="tiny", small="tiny", contexts=[20, 40], decode_rows=[2, 8], decode=8, draws=512,
     rows=["asyppo:64", "grpo:64", "ppo:64"], group_size=4,
     train_flags="--prompts-per-step 4 --group-size 4 --n-problems 50 --minibatch-size 8 --dtype bf16".split()
@@ -358,19 +365,19 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     rows = ["asyppo:4096", "grpo:4096", "ppo:4096"]
-    add("--rows", nargs="+", default=rows, help="of step: algorithm:longest response")
+    add("--rows", nargs="+", default=rows, help="rows of step: ALGO:LONGEST, the longest response in tokens")
     add("--actor", choices=SIZES, default="4B")
     add("--critic", choices=SIZES, default="0.6B")
-    add("--small", choices=SIZES, default="small", help="of correct")
-    add("--draws", type=int, default=8192, help="of correct")
-    add("--contexts", nargs="+", type=int, default=[1000, 4000], help="of decode")
+    add("--small", choices=SIZES, default="small", help="model of correct")
+    add("--draws", type=int, default=8192, help="tokens that correct samples")
+    add("--contexts", nargs="+", type=int, default=[1000, 4000], help="contexts of decode, in tokens")
     add("--decode-rows", nargs="+", type=int, default=[16, 64, 128, 256])
-    add("--decode", type=int, default=64, help="tokens of each response that are timed")
-    add("--group-size", type=int, default=32, help="at most; of step, halved where the time asks for it")
+    add("--decode", type=int, default=64, help="tokens of each response that decode times")
+    add("--group-size", type=int, default=32, help="responses to a prompt in step; halved when time is short")
     add("--minutes", type=float, default=8.0)
     add("--out", default="runs/gpu")
     add("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    add("--flags", nargs=argparse.REMAINDER, default=[], help="of train.py, for step; at the end")
+    add("--flags", nargs=argparse.REMAINDER, default=[], help="flags of train.py for step; give them last")
     add("--child", help=argparse.SUPPRESS)
     parser.set_defaults(train_flags=[], tflops=1.0, gbps=1.0)
     first, _ = parser.parse_known_args(argv)
@@ -399,20 +406,21 @@ def main(argv: list[str] | None = None) -> None:
     deadline = time.monotonic() + 60 * args.minutes
     results.parent.mkdir(parents=True, exist_ok=True)
     results.touch()
+    environment = os.environ | ({"CUDA_VISIBLE_DEVICES": ""} if args.device == "cpu" else {})
     read = lambda: [json.loads(line) for line in results.read_text().splitlines()]
     n_before = len(read())
 
     def run(part: str, **changes) -> float:
-        """One part in a process of its own, until all time is over. -> its seconds"""
+        """Run a part in a new process, at most until the deadline. -> its seconds"""
         vars(args).update(changes, part=part)
         settings, began = json.dumps(vars(args)), time.monotonic()
         command, why = [sys.executable, __file__, "--child", settings], None
         try:
             left = max(1.0, deadline - began)
-            done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=left)
+            done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=left, env=environment)
             if done.returncode:
                 errors = [line for line in done.stderr.splitlines() if "Error" in line or "error" in line]
-                why = (errors or done.stderr.splitlines() or ["no word"])[-1][:300]
+                why = (errors or done.stderr.splitlines() or ["no message"])[-1][:300]
         except subprocess.TimeoutExpired:
             why = f"cut off after {left:.0f} s"
         if why:
@@ -424,7 +432,7 @@ def main(argv: list[str] | None = None) -> None:
             run(part)
         ceiling = next((row for row in reversed(read()) if "tflops" in row), {})
         args.tflops, args.gbps = ceiling.get("tflops", 1.0), ceiling.get("gbps", 1.0)
-    # the rows share what is left by the passes that they make, one taking as long as the slowest seen
+    # the rows share the time that is left, by their passes; each pass may take as long as the slowest so far
     rows, largest, a_pass = args.rows if "step" in args.parts else [], args.group_size, 0.0
     passes = [1 + row.startswith("ppo") for row in rows]
     for i, row in enumerate(rows):

@@ -1,13 +1,13 @@
-"""Time and memory of the actor's linear head, forward and backward of the policy objective: ours and others.
+"""Compare time and memory of the actor's linear head, forward and backward of the policy objective.
 
     python benchmarks/head.py                                                # minutes, and 9 GB for plain
     python benchmarks/head.py --vocabulary 8192 --tokens 512 --hidden 256    # seconds
 
-plain: all logits at once, log_softmax and entropy by autograd. ours: head.loss, and with it the sums that are
-logged. torch: PyTorch's own chunked linear_cross_entropy, which has no entropy and takes no loss but a sum of
-log-probabilities: a bound, not a choice. Time is the median over rounds of the ratio to plain in the same
-round. Memory is the highest resident size of a fresh process over that before the call, less the two
-gradients.
+plain: all logits at once, log_softmax and entropy by autograd. ours: engine/head.py's loss, with the logged
+sums. torch: PyTorch's own chunked linear_cross_entropy. It knows no entropy and no loss but the sum of
+log-probabilities, so it is a bound and not an alternative. Time is the median over rounds of the ratio to
+plain in the same round. Memory is the highest resident size of a fresh process, less its size before the call
+and less the two gradients.
 
 Legend for shape suffixes: N response tokens, H hidden size, V vocabulary.
 """
@@ -25,17 +25,18 @@ import torch
 from torch.nn import LinearCrossEntropyOptions
 from torch.nn.functional import linear_cross_entropy
 
-# before this file's own folder, where other files have the names of our modules
+# before this file's own folder, which has a verifier.py too
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import head
 from asyppo import PolicyData, policy_loss
+from engine import head
 
 TEMPERATURE = 0.8
+SHAPE = head.LogitsShape(TEMPERATURE)
 
 
 def inputs(n_tokens: int, n_hidden: int, n_vocabulary: int, dtype: torch.dtype):
-    """Hidden states, output embedding, targets, each token's weight and data for the loss; reproducible."""
+    """-> hidden states, output embedding, targets, weight of each token, data for the loss"""
     torch.manual_seed(0)
     hidden_NH = torch.randn(n_tokens, n_hidden, dtype=dtype).requires_grad_()
     weight_VH = torch.randn(n_vocabulary, n_hidden, dtype=dtype).mul_(2 / n_hidden**0.5).requires_grad_()
@@ -61,7 +62,7 @@ def plain(hidden_NH, weight_VH, targets_N, weights_N, data: PolicyData, coef: fl
 
 def ours(hidden_NH, weight_VH, targets_N, weights_N, data: PolicyData, coef: float) -> None:
     states = (hidden_NH, weight_VH, targets_N)
-    loss, _ = head.loss(*states, TEMPERATURE, token_loss_of(coef), coef > 0, weights_N, data)
+    loss, _ = head.loss(*states, SHAPE, token_loss_of(coef), coef > 0, weights_N, data)
     loss.backward()
 
 
@@ -74,13 +75,16 @@ VARIANTS = {"plain": plain, "ours": ours, "torch": torchs}
 
 
 def resident_mb(which: str) -> float:
-    """VmRSS: now; VmHWM: at most, since start or reset. (getrusage counts the parent's before exec too.)"""
+    """Return VmRSS, the size now, or VmHWM, the largest size since the last reset.
+
+    getrusage would count the parent's size before exec too.
+    """
     return int(re.search(rf"{which}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 
 
 def peak_mb(name: str, arrays, coef: float) -> float:
-    """Of this process, beyond what it holds before the call and the gradients after it."""
-    # loads code and buffers that are needed for any size
+    """Return this process's peak, less its size before the call and the gradients."""
+    # a small call first: it loads code and buffers that any size needs
     VARIANTS[name](*inputs(8, 16, 32, arrays[0].dtype), coef)
     Path("/proc/self/clear_refs").write_text("5")  # reset VmHWM
     before = resident_mb("VmRSS")

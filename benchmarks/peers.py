@@ -1,13 +1,13 @@
-"""A whole training step (generate, score, fit critics, update), ours beside TRL's: seconds by phase, memory.
+"""Compare a whole training step (generate, score, fit critics, update) with TRL's: seconds by phase, memory.
 
     python benchmarks/peers.py                                                 # ours only: grpo, asyppo, ppo
     python benchmarks/peers.py --trl-python DIR/bin/python --trl-ppo-python DIR2/bin/python
-    python benchmarks/peers.py --workloads proportions --clock cpu --threads 1   # where others work as well
+    python benchmarks/peers.py --workloads proportions --clock cpu --threads 1   # on a shared machine
 
-Every contender is a process of its own with the same models, problems, group size, precision (fp32), threads,
-gradient checkpointing, micro-batches, and number of passes (one optimizer step a pass); all run in turn,
---rounds times. Ratios are taken within a round, of its median steps, and their median over the rounds is
-shown with the extremes. The first step of a process is a warm-up.
+Every contender is a process with the same models, problems, group size, precision (fp32), threads, gradient
+checkpointing, micro-batches and passes (one optimizer step a pass). All run in turn, --rounds times. A ratio
+compares the median steps of one round; the table shows the median of the rounds and the extremes. The first
+step of a process is a warm-up.
 """
 
 import argparse
@@ -22,11 +22,11 @@ from pathlib import Path
 
 from workloads import LEARNING_RATE, WORKLOADS
 
-# nothing large is imported here: on Linux a process begins with its parent's peak memory as its own
+# import nothing large here: on Linux a process starts with its parent's peak memory as its own
 ROOT = Path(__file__).resolve().parent.parent
 OURS, TRL = ("grpo", "asyppo", "ppo"), ("TRL GRPO", "TRL PPO")
 PHASES = ("generate", "score", "critics", "update", "step")
-# what issue 3 asks for: (workload, row, divided by, quantity, at most)
+# (workload, row, divided by, quantity, at most)
 GOALS = (
     ("forced", "grpo", "TRL GRPO", "step", 1.0),
     ("forced", "asyppo", "TRL GRPO", "step", 1.2),
@@ -36,10 +36,10 @@ GOALS = (
     ("proportions", "asyppo", "ppo", "step", 1.0),
     ("proportions", "asyppo", "grpo", "step", 1.2),
 )
-# folder.py has the clock of the phases
+# engine.metrics.Timer has the clock of the phases
 CPU_CLOCK = """
-import sys, time, types, folder, train
-folder.time = types.SimpleNamespace(time=time.process_time)
+import sys, time, types, engine.metrics, train
+engine.metrics.time = types.SimpleNamespace(time=time.process_time)
 sys.exit(train.main(sys.argv[1:]))"""
 IMPORTED = """
 import resource, torch, transformers
@@ -60,7 +60,7 @@ def steps_of_ours(
     shutil.rmtree(out, ignore_errors=True)
     program = [str(ROOT / "train.py")] if args.clock == "wall" else ["-c", CPU_CLOCK]
     flags = {
-        "algo": algo, "model": folder / "actor", "seed": seed, "dtype": "fp32", "device": "cpu", "out": out,
+        "algo": algo, "model": folder / "actor", "seed": seed, "dtype": "fp32", "out": out,
         "data": folder / "problems.jsonl", "n-problems": 0, "template": "{problem}", "extract": "last_number",
         "prompts-per-step": work.prompts, "group-size": work.group, "generate-batch": work.responses,
         "max-new-tokens": work.max_new,
@@ -73,7 +73,8 @@ def steps_of_ours(
     command = [sys.executable, *program]
     command += [str(x) for flag, value in flags.items() for x in (f"--{flag}", value)]
     command.append(f"--{'' if args.gradient_checkpointing else 'no-'}gradient-checkpointing")
-    run_process(command, environment | {"PYTHONPATH": str(ROOT)}, folder / "ours.log")
+    environment = environment | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    run_process(command, environment, folder / "ours.log")
     rows = []
     for line in (out / "metrics.jsonl").read_text().splitlines():
         metrics = json.loads(line)
@@ -104,7 +105,7 @@ def steps_of_trl(
 
 
 def round_of(steps: list[dict]) -> dict[str, float]:
-    """Medians of one process's steps after the first; its peak memory in GiB, that of the whole process."""
+    """Return the medians of a process's steps after the first, and the process's peak memory in GiB."""
     timed = steps[1:]
     row = {phase: statistics.median(step[phase] for step in timed) for phase in PHASES}
     return row | {
@@ -163,7 +164,7 @@ def parse_args() -> argparse.Namespace:
     add("--threads", type=int, default=2, help="threads of each process")
     add(
         "--clock", choices=("wall", "cpu"), default="wall",
-        help="cpu: the process's own seconds of CPU"
+        help="cpu: the CPU seconds of the process"
     )
     add("--gradient-checkpointing", action=argparse.BooleanOptionalAction, default=True)
     add("--json", type=Path, help="write all rounds to this file")

@@ -1,11 +1,11 @@
-"""Does a change of the code leave every number as it was?
+"""Compare the metrics of seeded runs in two trees: did a change of the code change a number?
 
     git worktree add --detach ../before COMMIT
     python benchmarks/same_numbers.py ../before . [--only asyppo grpo]
 
-Seeded runs of the embedded default in both trees, one after the other; the largest difference of each run's
-metrics (clocks and memory left out), relative to the metric or, below 1, absolute. A tree's runs are kept in
-its runs/same_numbers and found again, so that the older tree is run once.
+It runs the embedded default in both trees, one after the other, and prints the largest difference of each
+run's metrics, clocks and memory left out. Differences are relative to the metric, or absolute below 1. A tree
+keeps its runs in runs/same_numbers, so the older tree runs only once.
 """
 
 import argparse
@@ -34,7 +34,7 @@ CLOCKS = re.compile("time/|memory|per_s")
 
 
 def metrics_of(tree: Path, name: str) -> list[dict[str, float]]:
-    """The run's metrics.jsonl, from an earlier call or now."""
+    """Return the rows of the run's metrics.jsonl, from an earlier call or a new run."""
     processes, flags = RUNS[name]
     out = tree / "runs/same_numbers" / name.replace(" ", "-")
     if not (out / "model").exists():
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def numbers(rows: list[dict]) -> dict[tuple[int, str], float]:
-    """(step, key) -> value of all that does not depend on the clock."""
+    """-> (step, key) -> value, without clocks and memory"""
     return {(row["step"], key): x for row in rows for key, x in row.items() if not CLOCKS.search(key)}
 
 

@@ -1,12 +1,12 @@
-"""Training steps of TRL's GRPOTrainer, or of its last PPOTrainer, for peers.py; in an environment of its own.
+"""Run training steps of TRL's GRPOTrainer, or of its last PPOTrainer, for peers.py.
 
     python benchmarks/trl_step.py grpo | ppo FOLDER '{"steps": 4, ...}'   # -> FOLDER/trl.jsonl, a line a step
 
-GRPO as in --algo grpo: no KL term and so no reference model, one generation a step, all of the batch in each
-optimizer step. TRL then needs no scoring pass (it takes the first pass's own log-probabilities as the old
-ones), which its time profits from. PPO has a critic as large as the actor, and cannot go without a reference
-model (a copy of the actor) and a reward model (here the mini-critic's size); its responses are one to each of
-prompts × group prompts.
+It needs an environment with TRL. GRPO is set like --algo grpo: no KL term and so no reference model, one
+generation a step, the whole batch in each optimizer step. TRL then needs no scoring pass and saves that time:
+it takes the first pass's log-probabilities as the old ones. PPO has a critic as large as the actor. It also
+needs a reference model (a copy of the actor) and a reward model (here of the mini-critic's size). It draws
+one response to each of prompts × group prompts.
 """
 
 import json
@@ -22,7 +22,7 @@ from transformers import (
 
 
 class Phases(TrainerCallback):
-    """Seconds between the calls that mark a phase; a step is over after `epochs` optimizer steps."""
+    """Records the seconds of each phase; a step is `epochs` optimizer steps."""
 
     def __init__(self, out: Path, epochs: int, clock: str):
         self.out, self.epochs, self.n_updates = out, epochs, 0

@@ -1,12 +1,12 @@
-"""The workloads of peers.py: the random models, tokenizer and problems that all contenders of a round share.
+"""Write the workloads of peers.py: random models, a tokenizer and problems for all contenders of a round.
 
     python benchmarks/workloads.py realistic DIR       # writes DIR/actor, DIR/critic, DIR/problems.jsonl
 
-The models are Qwen3 with random weights. One channel of the residual stream is the same constant for every
-token and nothing writes to it, so that a token's entry there in the (tied) embedding adds a constant to its
-logit: this sets the probability of EOS, whatever the text. Lengths are then geometric, cut at the longest
-allowed, or all the longest where EOS never comes. Learning rates are so small that a few steps leave this as
-it is.
+The models are Qwen3 with random weights. One channel of the residual stream holds the same constant for every
+token, and no layer writes to it. So a token's entry of that channel in the tied embedding adds a constant to
+its logit. This fixes the probability of EOS for every text. Lengths are then geometric and cut at the longest
+allowed, or all are the longest if EOS never comes. Learning rates are too small to change this in a few
+steps.
 """
 
 import json
@@ -24,8 +24,10 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 @dataclass(frozen=True)
 class Workload:
-    """Sizes of one step. A shape is hidden size, layers, intermediate size, query heads, key-value heads; all
-    heads are of 64."""
+    """Sizes of one step.
+
+    A shape is hidden size, layers, intermediate size, query heads, key-value heads. A head has size 64.
+    """
 
     vocabulary: int
     actor: tuple[int, int, int, int, int]
@@ -45,17 +47,17 @@ class Workload:
 # critics have the proportions of Qwen3-0.6B to Qwen3-4B: 0.4 of the width, 0.78 of the depth, 15 % of the
 # parameters
 WORKLOADS = {
-    # 4.2 M parameters: the decoding loop and the layers are all, TRL is near what the hardware can do
+    # 4.2 M parameters: only the decoding loop and the layers cost time, so TRL is near the hardware's limit
     "forced": Workload(4096, (256, 4, 768, 4, 2), (128, 3, 320, 2, 1), 8, 4, (64, 64), 128, None, 32),
     # Qwen3's vocabulary
     "realistic": Workload(151_936, (256, 8, 768, 4, 2), (104, 6, 312, 2, 1), 4, 4, (16, 64), 128, 32, 8),
-    # Qwen3-4B divided by five in width, four in depth, and with as large a share of embeddings (10 %)
+    # Qwen3-4B with a fifth of its width, a quarter of its depth, and its share of embeddings (10 %)
     "proportions": Workload(7680, (512, 9, 1952, 12, 3), (208, 7, 624, 6, 3), 8, 4, (64, 64), 128, None, 8),
 }
 
 
 def words(n: int) -> list[str]:
-    """n different words, half of them end in 1, half in 0: a response's last number is right by chance."""
+    """Return n different words. Half of them end in 1: a response's last number is right by chance."""
     names = []
     for i in range(n):
         name, rest = "", i // 2
@@ -98,8 +100,7 @@ def make_model(shape: tuple[int, int, int, int, int], work: Workload, seed: int)
     for layer in model.base_model.layers:
         layer.self_attn.o_proj.weight.data[0] = 0.0
         layer.mlp.down_proj.weight.data[0] = 0.0
-    # a logit is hidden · embedding: channel 0 of the hidden state, nearly the same everywhere, times an entry
-    # that is set here
+    # channel 0 of the hidden state is nearly the same everywhere; its entry in the embedding is set here
     probe = torch.randint(len(SPECIAL), work.vocabulary, (8, 64))
     with torch.no_grad():
         hidden_NH = model.base_model(input_ids=probe).last_hidden_state.flatten(0, 1)
