@@ -1,4 +1,4 @@
-"""Critics that have seen a response's return shorten its gradient; others do not: everything enumerated."""
+"""Critics that have seen a response's return shorten its gradient; others do not. All is enumerated."""
 
 import itertools
 import math
@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from experiments.bias import END, GROUP, Measured, Task, enumerate_responses, make_task, measure
+from experiments.bias.bias import END, GROUP, Measured, Task, enumerate_responses, make_task, measure
 
 ROLLOUTS = 1500
 

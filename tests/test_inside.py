@@ -1,6 +1,5 @@
 """The page that shows a run from the inside says what the run did."""
 
-import argparse
 import base64
 import gzip
 import html
@@ -15,8 +14,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from experiments import inside
-from folder import Log
+from engine.log import Log
+from experiments.inside import inside
 from tests.runs import FEW, ROOT, rows, run
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -28,7 +27,7 @@ def out(request, tmp_path_factory):
     out = tmp_path_factory.mktemp(request.param)
     flags = ["--algo", request.param, "--lr", 3e-4, "--steps", 1, "--eval-every", 1]
     run("train.py", "--out", out, *FEW, *flags)
-    run("experiments/inside.py", out, "--out", out / "page.html")
+    run("experiments/inside/inside.py", out, "--out", out / "page.html")
     return out
 
 
@@ -78,6 +77,7 @@ def test_the_ratio_is_that_of_the_saved_model_and_the_one_before(out):
     assert max(abs(x - 1) for r in shown for x in r["ratio"]) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium")
 def test_a_browser_shows_the_responses_and_the_numbers_of_the_token_in_the_address(out, tmp_path):
     """The address asks for the ratio; then the key 1, for the first quantity, and an arrow are pressed."""
@@ -165,7 +165,7 @@ def test_joined_the_tokens_of_a_response_are_its_text_whatever_they_cut(make):
 ])
 def test_a_mistake_is_answered_with_a_sentence(out, monkeypatch, flags, sentence):
     monkeypatch.chdir(out)
-    error = run("experiments/inside.py", "--out", "page2.html", *flags, code=2).stderr
+    error = run("experiments/inside/inside.py", "--out", "page2.html", *flags, code=2).stderr
     assert sentence in error and error.count("\n") == 1
 
 
@@ -173,5 +173,5 @@ def test_a_resumed_run_drops_what_was_saved_after_its_checkpoint(tmp_path, world
     (tmp_path / "inside").mkdir()
     for step in (5, 10, 15):
         (tmp_path / f"inside/step-{step}.npz").write_bytes(b"")
-    Log(argparse.Namespace(eval_data=None, wandb="disabled"), tmp_path, world, done=10)
+    Log(tmp_path, done=10, last_step=20, eval_key=None, wandb=None, world=world)
     assert {path.name for path in (tmp_path / "inside").iterdir()} == {"step-5.npz", "step-10.npz"}

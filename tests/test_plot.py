@@ -9,7 +9,7 @@ from tests.runs import ROOT, rows
 
 
 def test_the_committed_numbers_are_those_of_the_run_in_the_readme():
-    committed = {row["step"]: row for row in rows(ROOT / "experiments/tiny")}
+    committed = {row["step"]: row for row in rows(ROOT / "experiments/inside/tiny")}
     assert list(committed) == list(range(21))
     shown = re.findall(r"^step +(\d+)/15  (.*)", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert len(shown) >= 5
@@ -23,12 +23,12 @@ def test_the_committed_numbers_are_those_of_the_run_in_the_readme():
 
 def test_several_runs_are_drawn_whatever_they_lack(tmp_path, capsys):
     pytest.importorskip("matplotlib")
-    from experiments import plot
+    from experiments.inside import plot
 
     for name in ("critics", "none"):
         (tmp_path / name).mkdir()
         kept = [{k: x for k, x in row.items() if name == "critics" or not k.startswith(("critic", "value"))}
-                for row in rows(ROOT / "experiments/tiny")]
+                for row in rows(ROOT / "experiments/inside/tiny")]
         (tmp_path / name / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
     for runs in (["critics"], ["none"], ["none", "critics"]):
         folders = [str(tmp_path / name) for name in runs]
@@ -37,4 +37,4 @@ def test_several_runs_are_drawn_whatever_they_lack(tmp_path, capsys):
     for wrong in ([str(tmp_path / "nowhere"), "--out", "x.png"], [str(tmp_path)]):
         with pytest.raises(SystemExit):
             plot.main(wrong)
-    assert "nowhere holds no metrics.jsonl" in capsys.readouterr().err
+    assert "nowhere holds no readable metrics.jsonl" in capsys.readouterr().err

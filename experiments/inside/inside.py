@@ -1,14 +1,15 @@
-"""A look inside: a run's saved responses, token by token, in one page that needs no network.
+"""Write one HTML page with a run's saved responses, token by token. The page needs no network.
 
-    python experiments/inside.py runs/NAME --out page.html              # all saved steps, at most 2 MB
-    python experiments/inside.py runs/NAME --step 100 --out page.html   # one of them
+    python experiments/inside/inside.py runs/NAME --out page.html              # all saved steps, at most 2 MB
+    python experiments/inside/inside.py runs/NAME --step 100 --out page.html   # one step
 
-train.py saves the first four groups of a step every --eval-every steps (inside/step-N.npz, about 30 bytes a
-token with two critics). Tokens are coloured by σ, advantage (as the policy learned from it), values, entropy
-or probability ratio: π after the step's last update over π that drew the response, not the ratio of the last
-pass, which is one update younger. All numbers are rounded to four digits. inside.html holds the page.
+train.py saves the first four groups every --eval-every steps (inside/step-N.npz, about 30 bytes per token
+with two critics). Tokens are coloured by σ, advantage (as used by the policy update), values, entropy or
+probability ratio. The ratio is π after the step's last update over π that drew the response. Numbers are
+rounded to four digits. inside.html is the page's template.
 """
 
+import argparse
 import base64
 import gzip
 import json
@@ -22,21 +23,23 @@ import numpy as np
 import torch
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(HERE.parents[1]))
 
 import asyppo
-import distributed
-from distributed import number, reading, refuse
-from models import load_tokenizer
+from engine.command_line import COUNT, Parser, exit_code
+from engine.errors import require, user_error
+from engine.models import load_tokenizer
 
 LIMIT = 2_000_000  # bytes of a page
 
 
 def token_texts(tokens: list[int], first: int, tokenizer) -> list[str]:
-    """What each of tokens[first:] adds to the text of those before it. A character made of several tokens
-    is added by the last of them, the others add nothing: joined, the texts are the response."""
+    """Return the text that each of tokens[first:] adds; joined, the texts are the response.
+
+    Of several tokens that make one character, the last one adds it and the others add nothing.
+    """
     texts, start, end = [], max(0, first - 1), first
-    before = tokenizer.decode(tokens[start:end])  # tokens[start:end] make whole characters
+    before = tokenizer.decode(tokens[start:end])  # tokens[start:end] decode to whole characters
     for i in range(first + 1, len(tokens) + 1):
         text = tokenizer.decode(tokens[start:i])
         if text.endswith("\N{REPLACEMENT CHARACTER}") and i < len(tokens):
@@ -49,15 +52,15 @@ def token_texts(tokens: list[int], first: int, tokenizer) -> list[str]:
 
 
 def short(x: list | float) -> list | float | None:
-    """Four digits; JSON has neither infinity nor NaN."""
+    """Return x rounded to four digits, None for infinity and NaN (JSON has neither)."""
     if isinstance(x, list):
         return [short(y) for y in x]
     return float(f"{x:.4g}") if math.isfinite(x) else None
 
 
 def read_step(path: Path, tokenizer) -> list[dict]:
-    """The responses that a run saved in one step, with what is known of their tokens, for the page."""
-    with reading(f"{path}: not what train.py saves", zipfile.BadZipFile, KeyError):
+    """Return the responses that a run saved in one step, with the numbers of their tokens."""
+    with user_error(f"{path}: not what train.py saves", zipfile.BadZipFile, KeyError):
         saved = {name: x for name, x in np.load(path).items()}
         known = {"advantage": saved["advantage"], "entropy": saved["old_entropy_BT"]}
         known["ratio"] = np.exp(saved["new_logp_BT"] - saved["old_logp_BT"])
@@ -92,13 +95,16 @@ def page(run: Path, settings: dict, steps: dict[int, list[dict]], note: str) -> 
 
 
 def every_second(steps: Iterable[int]) -> list[int]:
-    """Half of the steps, the last one among them."""
+    """Return half of the steps, the last one included."""
     return sorted(steps, reverse=True)[::2][::-1]
 
 
 def fitting_page(run: Path, settings: dict, steps: dict[int, list[dict]], n_saved: int) -> tuple[str, str]:
-    """A page of at most 2 MB: where it would be larger, every second step is left out (not the last), then
-    the second half of a step's responses, as often as it takes. -> page, what it shows of n_saved steps"""
+    """Return a page of at most 2 MB, and a note on its content.
+
+    A larger page loses every second step (never the last one), then the second half of the responses of the
+    step that is left, as often as needed.
+    """
     note = f"{len(steps)} of {n_saved} saved steps"
     while len(html := page(run, settings, steps, note)) > LIMIT:
         if len(steps) > 1:
@@ -106,43 +112,41 @@ def fitting_page(run: Path, settings: dict, steps: dict[int, list[dict]], n_save
             note = f"{len(steps)} of {n_saved} saved steps"
         else:
             ((step, responses),) = steps.items()
-            refuse(len(responses) == 1, f"step {step}: a single response is larger than a page may be.")
+            require(len(responses) > 1, f"step {step}: a single response is larger than a page may be.")
             steps = {step: responses[: len(responses) // 2]}
             note = f"{len(steps[step])} responses of step {step}, one of {n_saved} saved steps"
     return html, note
 
 
+def write_page(args: argparse.Namespace) -> None:
+    with user_error(f"{args.run}: no run is there", KeyError):
+        settings = json.loads((args.run / "config.json").read_text())["settings"]
+    files = {int(path.stem[5:]): path for path in args.run.glob("inside/step-*[0-9].npz")}
+    require(files, f"{args.run} has no saved responses yet; train.py saves some every --eval-every steps.")
+    known = ", ".join(map(str, sorted(files)))
+    require(not args.step or args.step in files, f"--step {args.step} was not saved; these were: {known}.")
+    model = args.run / "model" if (args.run / "model").exists() else settings["model"]
+    tokenizer = load_tokenizer(args.model or str(model), "--model")
+    wanted = [args.step] if args.step else sorted(files)
+    # a page is about as large as its files: do not read many more
+    while len(wanted) > 1 and sum(files[n].stat().st_size for n in wanted) > 2 * LIMIT:
+        wanted = every_second(wanted)
+    steps = {n: read_step(files[n], tokenizer) for n in wanted}
+    html, note = fitting_page(args.run, settings, steps, len(files))
+    with user_error(f"--out {args.out}: it could not be written"):
+        args.out.write_text(html, encoding="utf-8")
+    print(f"{args.out}: {len(html) / 1e6:.2f} MB, {note} ({known}); --step N shows one alone")
+
+
 def main(argv: list[str] | None = None) -> int:
-    parser = distributed.Parser(__doc__)
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("run", type=Path, help="folder of a run, finished or not")
-    add("--step", type=number(int, 1), help="this saved step alone; default: all of them")
-    add("--model", help="where the tokenizer is; default: RUN/model, or what the run was started with")
+    add("--step", type=COUNT, help="only this saved step; default: all")
+    add("--model", help="model with the tokenizer; default: RUN/model, or what the run started from")
     add("--out", type=Path, required=True, help="page to write")
     args = parser.parse_args(argv)
-    try:
-        with reading(f"{args.run}: no run is there", KeyError):
-            settings = json.loads((args.run / "config.json").read_text())["settings"]
-        files = {int(path.stem[5:]): path for path in args.run.glob("inside/step-*[0-9].npz")}
-        refuse(not files,
-               f"{args.run} has no saved responses yet; train.py saves some every --eval-every steps.")
-        known = ", ".join(map(str, sorted(files)))
-        refuse(args.step and args.step not in files,
-               f"--step {args.step} was not saved; these were: {known}.")
-        model = args.run / "model" if (args.run / "model").exists() else settings["model"]
-        tokenizer = load_tokenizer(args.model or str(model), "--model")
-        wanted = [args.step] if args.step else sorted(files)
-        # a page is about as large as its files: no use in reading many more
-        while len(wanted) > 1 and sum(files[n].stat().st_size for n in wanted) > 2 * LIMIT:
-            wanted = every_second(wanted)
-        steps = {n: read_step(files[n], tokenizer) for n in wanted}
-        html, note = fitting_page(args.run, settings, steps, len(files))
-        with reading(f"--out {args.out}: it could not be written"):
-            args.out.write_text(html, encoding="utf-8")
-        print(f"{args.out}: {len(html) / 1e6:.2f} MB, {note} ({known}); --step N shows one alone")
-    except distributed.UserError as error:
-        return distributed.report("inside.py", error)
-    return 0
+    return exit_code("inside.py", lambda: write_page(args))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Draw runs' curves from their metrics.jsonl: reward and accuracy, explained variance, disagreement.
+"""Draw curves of runs from their metrics.jsonl: reward and accuracy, explained variance, disagreement.
 
     pip install -r experiments/requirements.txt
-    python experiments/plot.py                                      # the README's, from experiments/tiny
-    python experiments/plot.py runs/NAME [runs/OTHER …] --out curves.png   # yours, over one another
+    python experiments/inside/plot.py runs/NAME [runs/OTHER …] --out curves.png   # your runs, overlaid
+    python experiments/inside/plot.py               # the run in tiny/, whose log lines the README shows
 """
 
 import argparse
@@ -17,37 +17,37 @@ import matplotlib.pyplot as plt
 from matplotlib.lines import Line2D
 
 HERE = Path(__file__).resolve().parent
-GREY = "#4b5563"
+GREY = "#7d8187"
 
-# title, what its axis says, and the curves: metric, name, line
+# title, label of the y axis, curves: metric, name, line
 PANELS = (
-    ("What the actor earns", "share of right answers", (
+    ("Reward and accuracy", "share of right answers", (
         ("reward_mean", "reward of the rollouts", "-"), ("eval/.*", "held-out accuracy", "o--"))),
-    ("What each critic explains of\nresponses it was not fitted on", "explained variance", tuple(
+    ("Explained variance of unseen responses", "share of the return's variance", tuple(
         (f"critic{m}/explained_variance_heldout", f"critic {m}", line)
         for m, line in enumerate(("-", "--", ":", "-.")))),
-    ("How much the critics differ", "σ of the values", tuple(
-        (f"value_std_p{q}", f"{q} % of tokens below", line)
+    ("Disagreement of the critics", "σ of the values (units of reward)", tuple(
+        (f"value_std_p{q}", f"{q} % of the tokens are below", line)
         for q, line in ((90, "--"), (50, "-"), (10, ":")))),
 )
 
 
 def curve(rows: list[dict], metric: str) -> tuple[list[int], list[float]]:
-    """Steps and values of the metric that matches; empty if the run has none."""
+    """Return steps and values of the first metric that matches; empty if the run has none."""
     key = next((key for row in rows for key in row if re.fullmatch(metric, key)), None)
     points = [(row["step"], row[key]) for row in rows if key in row]
     return [step for step, _ in points], [value for _, value in points]
 
 
 def draw(runs: dict[str, list[dict]], out: Path) -> None:
-    """Panels for which a run has numbers. One run has a colour for each curve, several have one each."""
+    """Draw the panels for which a run has numbers: a colour for each curve of one run, or for each run."""
     panels = [
         panel for panel in PANELS if any(curve(rows, c[0])[0] for rows in runs.values() for c in panel[2])
     ]
     figure, axes = plt.subplots(1, len(panels), figsize=(4.4 * len(panels), 3.7), squeeze=False)
     for ax, (title, label, curves) in zip(axes[0], panels):
         ax.set(title=title, ylabel=label, xlabel="step")
-        if "share" in label:
+        if "answers" in label:
             ax.set_ylim(0, 1)
         drawn = {}
         for j, (metric, name, line) in enumerate(curves):
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("runs", nargs="*", type=Path, help="folders of runs; several are drawn over one another")
+    add("runs", nargs="*", type=Path, help="folders of runs, overlaid")
     add("--out", type=Path, help="image to write; needed with runs")
     args = parser.parse_args(argv)
     if args.runs and not args.out:
@@ -81,8 +81,8 @@ def main(argv: list[str] | None = None) -> None:
             if len(lines) < 2:
                 raise ValueError("no step yet")
         except (OSError, ValueError) as error:
-            parser.error(f"{folder} holds no metrics.jsonl that can be read ({error})")
-    plt.style.use(HERE / "style.mplstyle")
+            parser.error(f"{folder} holds no readable metrics.jsonl ({error})")
+    plt.style.use(HERE.parent / "style.mplstyle")
     draw(runs, args.out or HERE / "tiny.png")
 
 

@@ -1,19 +1,20 @@
-"""Does fitting critics before they are asked bias the policy gradient? Where everything can be enumerated.
+"""Measure the bias of the policy gradient when critics are fitted before they are asked, by enumeration.
 
-python experiments/bias.py [--rollouts 20000] [--fit-steps 8] [--seed 0]
+    python experiments/bias/bias.py [--rollouts 20000] [--fit-steps 8] [--seed 0]
 
-Two prompts, 8 responses each, a vocabulary of 5, at most three tokens; random rewards, 0 or 1, known of
-every response; policy and critics are tables over the 62 states. The exact gradient of expected reward is a
-sum over all responses. It is compared with the mean over many rollouts of the gradient of one policy step at
-ρ = 1, without whitening, masks and entropy bonus, made of the functions that train.py calls:
+The problem is small enough to enumerate: two prompts, 8 responses each, a vocabulary of 5, at most three
+tokens, a random reward of 0 or 1 for every response. Policy and critics are tables over the 62 states. The
+exact gradient of expected reward is a sum over all responses. It is compared with the mean gradient of one
+policy step over many rollouts, at ρ = 1, without whitening, masks and entropy bonus. The step is made of the
+functions that train.py calls:
 
-first       the paper's order: each critic is fitted on its shard, then asked for the values of all responses
+first       the paper's order: each critic is fitted on its shard, then gives the values of all responses
 last        values before the fit
-crossfit    as first, but a response's value is that of the critic that was not fitted on it
-group mean  no critics: the mean of the group, the response itself included; short by 1/8, for comparison
+crossfit    as first, but a response's value comes from the critic that was not fitted on it
+group mean  no critics: the mean of the group including the response itself; short by 1/8, for comparison
 
-Before the fit every critic knows the exact value of the prompts and takes it for that of all states. A
-gradient is a sum over tokens, a mean over responses: with 1/|o| it would be that of another objective.
+Before the fit every critic knows the exact value of each prompt and uses it for all states. The gradient is a
+sum over tokens and a mean over responses; with 1/|o| it would be the gradient of another objective.
 
 Legend for shape suffixes: R rollouts, M critics, B responses of all rollouts, T response tokens, S states,
 V vocabulary.
@@ -26,7 +27,7 @@ from typing import NamedTuple
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import asyppo
 from critics import ValueData, shard, value_loss
@@ -39,7 +40,7 @@ ORDERS = ("first", "last", "crossfit", "group mean")
 
 
 class Task(NamedTuple):
-    """A policy and what its responses are worth."""
+    """A policy and the rewards of its responses."""
 
     logits_SV: torch.Tensor
     rewards: torch.Tensor  # [prompt, o_1, o_2, o_3], tokens after the end are END
@@ -53,7 +54,7 @@ def make_task(ends_early: bool, seed: int) -> Task:
 
 
 def states_of(prompt_B: torch.Tensor, tokens_BT: torch.Tensor) -> torch.Tensor:
-    """The state before each token: its row in the tables. -> [B, T]"""
+    """Return the state before each token as a row of the tables. -> [B, T]"""
     number_B = torch.zeros_like(prompt_B)
     states = []
     for t in range(LONGEST):
@@ -63,13 +64,13 @@ def states_of(prompt_B: torch.Tensor, tokens_BT: torch.Tensor) -> torch.Tensor:
 
 
 def response_mask(tokens_BT: torch.Tensor, ends_early: bool) -> torch.Tensor:
-    """True up to the token that ends a response. -> bool [B, T]"""
+    """Return True up to the token that ends a response. -> bool [B, T]"""
     ended_BT = (tokens_BT == END).cumsum(1) - (tokens_BT == END).long() > 0
     return ~ended_BT if ends_early else torch.ones_like(ended_BT)
 
 
 def enumerate_responses(task: Task) -> tuple[torch.Tensor, torch.Tensor]:
-    """-> the exact gradient of expected reward in the logits, and each prompt's expected reward"""
+    """Return the exact gradient of expected reward in the logits [S, V], and each prompt's reward."""
     logits_SV = task.logits_SV.clone().requires_grad_()
     tokens_BT = torch.cartesian_prod(*[torch.arange(VOCABULARY)] * LONGEST)
     mask_BT = response_mask(tokens_BT, task.ends_early)
@@ -86,7 +87,7 @@ def enumerate_responses(task: Task) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def gradients(task: Task, n_rollouts: int, fit_steps: int, lr: float, seed: int) -> dict[str, torch.Tensor]:
-    """The gradient of one policy step in each of n rollouts, for each order. -> order -> [R, S, V]"""
+    """Return the gradient of one policy step in each of n rollouts: order -> [R, S, V]."""
     order = torch.Generator().manual_seed(seed)
     prompt_B = torch.arange(PROMPTS).repeat_interleave(GROUP).repeat(n_rollouts)
     rollout_B = torch.arange(n_rollouts).repeat_interleave(PROMPTS * GROUP)
@@ -141,12 +142,12 @@ def gradients(task: Task, n_rollouts: int, fit_steps: int, lr: float, seed: int)
 
 
 class Measured(NamedTuple):
-    """How the mean gradient compares with the exact one; all relative to the exact one's length."""
+    """The mean gradient against the exact one, in units of the exact one's length."""
 
-    along: float  # length of the mean's projection on the exact gradient: 1 without bias
-    error: float  # standard error of it
+    along: float  # the mean's component along the exact gradient: 1 without bias
+    error: float  # its standard error
     apart: float  # distance between mean and exact
-    noise: float  # that distance, as noise alone would have it (root mean square)
+    noise: float  # that distance if there were noise alone (root mean square)
 
 
 def measure(task: Task, n_rollouts: int, fit_steps=8, lr=1.0, seed=0, at_once=1000) -> dict[str, Measured]:
@@ -176,8 +177,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rollouts", type=int, default=20000)
-    parser.add_argument("--fit-steps", type=int, default=8, help="of gradient descent, learning rate 1")
-    parser.add_argument("--seed", type=int, default=0, help="of the task and of the rollouts")
+    parser.add_argument("--fit-steps", type=int, default=8, help="steps of gradient descent, learning rate 1")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the task and of the rollouts")
     args = parser.parse_args()
     print("| responses | values | along the exact gradient | distance to it | by noise alone |")
     print("| --- | --- | --- | --- | --- |", flush=True)

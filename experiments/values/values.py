@@ -1,13 +1,13 @@
-"""Values against the truth: what a run's critics say of states, beside what its policy earns from there.
+"""Compare a finished run's critics with Monte-Carlo values of its policy.
 
-    python experiments/values.py runs/NAME                      # a table
+    python experiments/values/values.py runs/NAME                      # a table
     pip install -r experiments/requirements.txt
-    python experiments/values.py runs/NAME --out values.png     # and a picture with calibration
+    python experiments/values/values.py runs/NAME --out values.png     # and a picture with calibration
 
-The truth of a state is its Monte-Carlo value: the mean reward of K continuations by the same policy (its
-standard error is at most 0.5/√K; its mean square is taken off the errors printed). States are the beginnings
-of lines of sampled responses, or with --every every n-th token. SP3O (2026) measures critics so: they tell
-responses apart more easily than the states within one.
+The Monte-Carlo value of a state is the mean reward of K continuations by the same policy. Its standard error
+is at most 0.5/√K; the mean square of that noise is subtracted from the printed errors. States are the
+beginnings of lines of sampled responses, or with --every N every N-th token. SP3O (arXiv 2609.18708) measures
+critics in the same way and finds them nearly constant within a response.
 """
 
 import argparse
@@ -18,34 +18,39 @@ from pathlib import Path
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import distributed
 from critics import ensemble_values
-from distributed import number, reading, replace_text
-from generation import generate_responses, sampling_of, stop_token_ids
-from models import load_actor, load_critic, load_tokenizer
-from rollout import Response, load_problems, make_rollout, prompt_tokens, read_template, verify
+from engine.batch import Response, make_rollout
+from engine.command_line import COUNT, Parser, exit_code, number
+from engine.distributed import World, start
+from engine.errors import user_error
+from engine.files import replace_text
+from engine.generation import SamplingConfig, generate_responses
+from engine.models import load_actor, load_critic, load_tokenizer
+from rollout import load_problems, prompt_tokens, read_template, stop_token_ids, verify
 from verifier import Verifier
 
 
 def state_positions(tokens: list[int], every: int | None, tokenizer) -> list[int]:
-    """Which states of a response are looked at: t is the state before token t; the prompt alone always."""
+    """Return the states of a response to measure; t is the state before token t, 0 the prompt alone."""
     if every:
         return list(range(0, len(tokens), every))
     return [0] + [t for t in range(1, len(tokens)) if tokenizer.decode([tokens[t - 1]]).endswith("\n")]
 
 
-def measure(run: Path, args: argparse.Namespace, world: distributed.World) -> tuple[np.ndarray, ...]:
-    """-> Monte-Carlo values [S], every critic's values [M, S], the response that each state is of [S]"""
-    with reading(f"{run}: not a finished run", KeyError):
+def measure(run: Path, args: argparse.Namespace, world: World) -> tuple[np.ndarray, ...]:
+    """Return Monte-Carlo values [S], every critic's values [M, S] and each state's response [S]."""
+    with user_error(f"{run}: not a finished run", KeyError):
         settings = argparse.Namespace(**json.loads((run / "config.json").read_text())["settings"])
     tokenizer = load_tokenizer(str(run / "model"), "RUN")
     template = read_template(settings.template, tokenizer, str(run / "model"))
     actor = load_actor(str(run / "model"), world, torch.float32, temperature=settings.temperature)
     critics = [load_critic(str(path), world, torch.float32) for path in sorted(run.glob("critic*"))]
     problems = load_problems(settings.eval_data or settings.data, args.problems, args.seed, flag="RUN's data")
-    sampling = sampling_of(settings, stop_token_ids(actor, tokenizer, template))
+    stops = frozenset(stop_token_ids(actor, tokenizer, template))
+    sampling = SamplingConfig(settings.max_new_tokens, settings.temperature, stops, tuple(settings.stop),
+                              settings.generate_batch)
     prompts = [prompt_tokens(p.problem, template, tokenizer) for p in problems]
     golds = [p.answer for p in problems]
 
@@ -55,7 +60,7 @@ def measure(run: Path, args: argparse.Namespace, world: distributed.World) -> tu
     ]
     begun = [prompts[b] + responses[b].tokens[:t] for b, t in states for _ in range(args.continuations)]
     ends = generate_responses(actor, tokenizer, begun, sampling, world, args.seed + 1, "continuations")
-    # no longer than a response of training, or the truth would know what the critics could not
+    # cut at the length limit of training, for which the critics were fitted
     whole = [
         Response(prompts[b], (responses[b].tokens[:t] + end.tokens)[: settings.max_new_tokens], end.truncated)
         for (b, t), end in zip([state for state in states for _ in range(args.continuations)], ends)
@@ -72,13 +77,16 @@ def measure(run: Path, args: argparse.Namespace, world: distributed.World) -> tu
 
 
 def within(x_S: np.ndarray, response_S: np.ndarray) -> np.ndarray:
-    """Changes from one state to the next of the same response."""
+    """Return the changes from one state to the next of the same response."""
     return np.diff(x_S)[response_S[1:] == response_S[:-1]]
 
 
 def errors(truth_S: np.ndarray, values_MS: np.ndarray, response_S: np.ndarray, n: int) -> dict[str, list]:
-    """A constant, every critic, their mean -> mean squared error less the noise of n continuations,
-    correlation with the truth, and that of changes within a response (None: one of them does not change)."""
+    """Return for a constant, every critic and their mean: mean squared error less the noise of n
+    continuations, correlation with the truth, correlation of the changes within a response.
+
+    A correlation is None where one side does not change.
+    """
     noise = (truth_S * (1 - truth_S) / (n - 1)).mean()
     rows = {"a constant": np.full_like(truth_S, truth_S.mean())}
     rows |= {f"critic {m}": values_S for m, values_S in enumerate(values_MS)}
@@ -101,10 +109,10 @@ def table(found: dict[str, list]) -> str:
 
 
 def draw(truth_S: np.ndarray, values_MS: np.ndarray, response_S: np.ndarray, out: Path) -> None:
-    """Calibration in ten equal parts by value, and the response with the most states."""
+    """Draw calibration in ten equal parts by value, and the response with the most states."""
     import matplotlib.pyplot as plt
 
-    plt.style.use(Path(__file__).with_name("style.mplstyle"))
+    plt.style.use(Path(__file__).parents[1] / "style.mplstyle")
     figure, (calibration, example) = plt.subplots(1, 2, figsize=(10, 4))
     mean_S = values_MS.mean(0)
     lines = {f"critic {m}": (values_S, ":") for m, values_S in enumerate(values_MS)}
@@ -113,8 +121,9 @@ def draw(truth_S: np.ndarray, values_MS: np.ndarray, response_S: np.ndarray, out
         parts = np.array_split(np.argsort(values_S), 10)
         x, y = ([each_S[part].mean() for part in parts] for each_S in (values_S, truth_S))
         calibration.plot(x, y, style, label=name)
-    calibration.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
-    calibration.set(title="Calibration, tenths of the states", xlabel="value", ylabel="Monte-Carlo value")
+    calibration.plot([0, 1], [0, 1], color="#7d8187", linewidth=0.8, label="perfect")
+    calibration.set(title="Calibration (each mark a tenth of the states)", xlabel="critic's value",
+                    ylabel="Monte-Carlo value (mean reward)")
     chosen = response_S == np.bincount(response_S).argmax()
     example.step(range(chosen.sum()), truth_S[chosen], where="mid", label="Monte-Carlo")
     for m, values_S in enumerate(values_MS):
@@ -126,35 +135,35 @@ def draw(truth_S: np.ndarray, values_MS: np.ndarray, response_S: np.ndarray, out
     figure.savefig(out)
 
 
-def main() -> None:
-    parser = distributed.Parser(__doc__)
+def run(args: argparse.Namespace) -> None:
+    if args.out:
+        import matplotlib  # first, so that a missing package costs no measurement
+
+        matplotlib.use("Agg")
+    truth_S, values_MS, response_S = measure(args.run, args, start())
+    print(f"{len(truth_S)} states of {args.problems} responses, {args.continuations} continuations each")
+    found = errors(truth_S, values_MS, response_S, args.continuations)
+    print(table(found))
+    if args.json:
+        replace_text(args.json, json.dumps(found) + "\n")
+    if args.out:
+        draw(truth_S, values_MS, response_S, args.out)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("run", type=Path, help="folder of a finished run")
-    add("--problems", type=number(int, 1), default=64, help="responses that are looked at, one to each problem")
-    add("--continuations", type=number(int, 2), default=64, help="K, for every state")
-    add("--every", type=number(int, 1), help="look at every n-th state; default: at the beginnings of lines")
-    add("--seed", type=int, default=0, help="of problems, responses and continuations")
+    add("--problems", type=COUNT, default=64, help="problems, one response each")
+    add("--continuations", type=number(int, "an integer of at least 2", lambda x: x >= 2), default=64,
+        help="K, continuations of every state")
+    add("--every", type=COUNT, help="measure every N-th state; default: the beginnings of lines")
+    add("--seed", type=int, default=0, help="seed of problems, responses and continuations")
     add("--out", type=Path, help="image to write")
-    add("--json", type=Path, help="write the table's numbers here too")
-    args = parser.parse_args()
-    try:
-        if args.out:
-            import matplotlib  # missing, it must not be missed only when all is measured
-
-            matplotlib.use("Agg")
-        world = distributed.start("auto")
-        truth_S, values_MS, response_S = measure(args.run, args, world)
-        print(f"{len(truth_S)} states of {args.problems} responses, {args.continuations} continuations each")
-        found = errors(truth_S, values_MS, response_S, args.continuations)
-        print(table(found))
-        if args.json:
-            replace_text(args.json, json.dumps(found) + "\n")
-        if args.out:
-            draw(truth_S, values_MS, response_S, args.out)
-    except distributed.UserError as error:
-        sys.exit(f"values.py: error: {error}")
-    distributed.stop()
+    add("--json", type=Path, help="JSON file for the table's numbers")
+    args = parser.parse_args(argv)
+    return exit_code("values.py", lambda: run(args))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
