@@ -1,22 +1,23 @@
-"""Shared by all tests: small random models on disk and loaded, the world of one process, what train calls."""
+"""Shared by all tests: small random models, the process group of one process, one step of train.py."""
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Callable
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-import distributed
 import train
-from models import load_actor, load_critic, load_tokenizer
-from tests.runs import FEW, ROOT, launch
+from engine import distributed
+from engine.models import load_actor, load_critic, load_tokenizer
+from engine.updates import score_responses
+from tests.runs import ROOT
 from tests.synthetic import draw_responses
 from tiny.make_tiny import make_tokenizer
 
@@ -28,8 +29,7 @@ def shape(**changes) -> dict:
     base = dict(
         vocab_size=64, hidden_size=32, num_hidden_layers=2, intermediate_size=48, num_attention_heads=2,
         num_key_value_heads=1, max_position_embeddings=16384, initializer_range=0.2,
-        pad_token_id=0, eos_token_id=1, bos_token_id=None
-    )
+        pad_token_id=0, eos_token_id=1, bos_token_id=None)
     return base | changes
 
 
@@ -37,40 +37,6 @@ def save_model(model, folder: Path) -> str:
     model.save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)
     return str(folder)
-
-
-def lose(how: str, folder: Path):
-    """A run of which rank 1 hangs, so that gloo waits 12 seconds for it, or dies."""
-    flags = [*FEW, "--save-every", 1, "--timeout", 0.2, "--steps", 3, "--out", folder / "run"]
-    return launch("tests/lost_rank.py", 1, how, *flags, processes=2, code=None, timeout=120)
-
-
-# what takes long or waits long: test -> what it runs in a folder of its own; in the order of the tests
-LONG = {
-    "test_mistakes_under_torchrun_are_said_once": lambda folder: [
-        launch("train.py", *flags, processes=2, code=None)
-        for flags in (["--data", "none.jsonl", "--out", folder / "run"], ["--group-size", 1])],
-    "test_sigkill_at_random_moments_of_every_phase_changes_nothing": lambda folder:
-        launch("tests/kills.py", folder, 12, 0),
-    "test_a_hanging_or_dead_rank_ends_the_job_and_leaves_the_last_checkpoint[hangs]": partial(lose, "hangs"),
-    "test_a_hanging_or_dead_rank_ends_the_job_and_leaves_the_last_checkpoint[dies]": partial(lose, "dies"),
-    "test_the_embedded_default_improves_its_reward_within_a_few_steps": lambda folder:
-        launch("train.py", "--out", folder / "run", "--steps", 6, "--eval-every", 6),
-    "test_a_run_of_two_processes_saves_models_that_plain_transformers_loads": lambda folder:
-        launch("train.py", "--out", folder / "run", "--steps", 2, *FEW, "--save-every", 1, processes=2),
-}
-
-
-@pytest.fixture(scope="session", autouse=True)
-def begun(request, tmp_path_factory) -> dict:
-    """LONG of the selected tests, begun with the session, one after another: test -> folder, future"""
-    selected = {item.name for item in request.session.items}
-    pool, folders = ThreadPoolExecutor(1), {name: tmp_path_factory.mktemp("begun") for name in LONG}
-    yield {
-        name: (folders[name], pool.submit(long, folders[name]))
-        for name, long in LONG.items() if name in selected
-    }
-    pool.shutdown(cancel_futures=True)
 
 
 @pytest.fixture(scope="session")
@@ -93,8 +59,8 @@ def llama(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def world():
-    """The process group of `python train.py`, of one process; gone after each file, for some start runs."""
-    world = distributed.start("cpu")
+    """The process group of one process, as of `python train.py`. It ends with the file: others start runs."""
+    world = distributed.start()
     torch.set_num_threads(1)
     yield world
     distributed.stop()
@@ -118,8 +84,45 @@ def new_critics(qwen, world) -> Callable:
 
 @pytest.fixture
 def draw(actor, tokenizer, world) -> Callable:
-    """draw(prompts, seed=0, **settings of Sampling) -> responses of the tiny actor"""
+    """draw(prompts, seed=0, **settings of SamplingConfig) -> responses of the tiny actor"""
     return partial(draw_responses, actor, tokenizer, world)
+
+
+@pytest.fixture
+def open_run(qwen, world, tmp_path) -> Callable:
+    """open_run(*flags) -> the Run of train.py with the tiny random models, opened as `train` opens it"""
+    common = (f"--model {qwen} --critics {qwen} --data {ROOT}/tiny/train.jsonl --n-problems 2 "
+              "--prompts-per-step 2 --group-size 4 --no-gradient-checkpointing").split()
+
+    def make(*flags) -> train.Run:
+        out = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
+        args = train.parse_args([*common, "--out", str(out), *map(str, flags)])
+        inputs = train.check_inputs(args, world)
+        args, same_world = train.settle(args, inputs, world)
+        return train.open_run(args, inputs, train.load_models(args, inputs, same_world), same_world)
+
+    return make
+
+
+@pytest.fixture
+def step_on(open_run, monkeypatch) -> Callable:
+    """step_on(rollout, *flags, values=None) -> metrics, PolicyData and Run of one train_step on this rollout
+
+    values: (shards_MB) -> [M, B], every critic's value of every response, in place of the models' values.
+    """
+
+    def step(rollout, *flags, values: Callable | None = None):
+        run = open_run(*flags)
+        scores = score_responses(run.actor, rollout, run.args.token_budget, run.world)
+        rollout.old_logp_BT, rollout.old_entropy_BT, rollout.old_slope_BT = scores
+        monkeypatch.setattr(train, "sample_rollout", lambda *_: rollout)
+        if values is not None:
+            monkeypatch.setattr(train, "ensemble_values", lambda critics, rollout, *_: (
+                values(rollout.shards_MB)[:, :, None] * rollout.mask_BT))
+        metrics, _, data = train.train_step(run, step=1)
+        return metrics, data, run
+
+    return step
 
 
 @pytest.fixture

@@ -1,20 +1,23 @@
-"""The updates of two critics and an actor on a fixed rollout, for test_processes.py.
+"""The updates of two critics and an actor on a fixed rollout, for test_distributed.py.
 
 python tests/fixed_updates.py --model DIR --out FILE --token-budget N --minibatch-size N \
-    --loss-norm HOW [--ranks-per-copy N]
+    --loss-norm sequence|token [--ranks-per-copy N]
 """
 
 import argparse
 import sys
+from types import SimpleNamespace
 
 import torch
 
 import asyppo
+import train
 from critics import ensemble_values, fit_critics, shard
-from distributed import generator, start, stop
-from models import load_actor, load_critic
-from tests.synthetic import full_gradients, full_weights, make_synthetic_rollout, settings
-from updates import adamw, score_responses
+from engine.distributed import start, stop
+from engine.models import load_actor, load_critic
+from engine.streams import generator
+from engine.updates import adamw, score_responses
+from tests.synthetic import critic_config, full_gradients, full_weights, make_synthetic_rollout, settings
 
 
 def updates(flags: argparse.Namespace) -> None:
@@ -23,10 +26,13 @@ def updates(flags: argparse.Namespace) -> None:
     rollout = make_synthetic_rollout()
     mask_BT, budget = rollout.mask_BT, flags.token_budget
     args = settings(token_budget=budget, minibatch_size=flags.minibatch_size, loss_norm=flags.loss_norm)
+    # shards are half of the rollout: as many optimizer steps as the actor
+    config = critic_config(token_budget=budget, minibatch_size=flags.minibatch_size // 2)
     actor = load_actor(flags.model, world, torch.float32)
     critics = [load_critic(flags.model, world, torch.float32) for _ in range(2)]
     models = dict(actor=actor, critic0=critics[0], critic1=critics[1])
     optimizers = {name: adamw(model, 1e-3) for name, model in models.items()}
+    run = SimpleNamespace(args=args, actor=actor, actor_optimizer=optimizers["actor"], world=world)
     rewards_BT = asyppo.terminal_rewards(rollout.rewards_B, mask_BT)
     returns_MBT = asyppo.discounted_returns(rewards_BT, mask_BT, gamma=1.0).expand(2, -1, -1)
     scores = score_responses(actor, rollout, budget, world)
@@ -35,18 +41,16 @@ def updates(flags: argparse.Namespace) -> None:
     for step in range(1, 6):
         shards_MB = shard(rollout.group_B, 2, "group", generator(0, "shards", step))
         of_critics = [optimizers["critic0"], optimizers["critic1"]]
-        fit_critics(critics, of_critics, rollout, returns_MBT, shards_MB, args, step, world)
+        fit_critics(critics, of_critics, rollout, returns_MBT, shards_MB, config, step, world)
         values_BT = ensemble_values(critics, rollout, budget, world).mean(0)
         advantages_BT = asyppo.gae(rewards_BT, values_BT, mask_BT, gamma=1.0, lam=0.95)
-        # masks from fixed numbers: rounding in σ may swap two neighbours in the order, a step change of no
-        # interest here
+        # masks from fixed numbers: rounding in σ may swap two neighbours, and a swap is a jump in the update
         signal_BT = torch.rand(mask_BT.shape, generator=torch.Generator().manual_seed(step))
         data = asyppo.PolicyData(
             old_logp=rollout.old_logp_BT, advantage=asyppo.whiten(advantages_BT, mask_BT),
             advantage_mask=asyppo.advantage_mask(signal_BT, mask_BT, 0.2),
-            entropy_filter=asyppo.entropy_filter(signal_BT, mask_BT, 0.2)
-        )
-        metrics = asyppo.update_policy(actor, optimizers["actor"], rollout, data, args, step, world)
+            entropy_filter=asyppo.entropy_filter(signal_BT, mask_BT, 0.2))
+        metrics = train.update_policy(run, rollout, data, step)
         if step == 1:
             saved["first"] = metrics
             saved |= {f"gradients of {x}": full_gradients(models[x], optimizers[x]) for x in models}

@@ -2,7 +2,7 @@
 
 python tests/kills.py OUT N_KILLS SEED
 
-The runs are forks of a process that has imported everything, so that a start costs tenths of a second.
+The runs are forks of a process that has imported everything, so a start takes tenths of a second.
 """
 
 import json
@@ -13,15 +13,16 @@ import sys
 import time
 from pathlib import Path
 
-from transformers import Qwen3ForCausalLM  # noqa: F401  transformers imports models when they are asked for
+from transformers import Qwen3ForCausalLM  # noqa: F401  transformers imports a model when it is first used
 
+import rollout
 import train
 
 PHASES = {
     "starting": (train, "load_critic"),
-    "generating": (train, "generate_responses"),
+    "generating": (rollout, "generate_responses"),
     "fitting": (train, "fit_critics"),
-    "updating": (train.asyppo, "update_policy"),
+    "updating": (train, "update_policy"),
     "saving": (train, "save_checkpoint"),
     "ending": (train, "save_models"),
 }
@@ -33,7 +34,7 @@ FLAGS = (
 
 
 def fork(out: Path, flags: list[str], enter: dict) -> int:
-    """Start a run; enter: phase -> what is called with its name when the run enters and leaves it."""
+    """Start a run; enter: phase -> a function to call with its name when the run enters and leaves it."""
     pid = os.fork()
     if pid:
         return pid

@@ -1,8 +1,8 @@
-"""Two ways to start a script of this repo, and reading what a run has left.
+"""Two ways to start a script of this repo, and ways to read the files of a run.
 
-`run` costs no imports: in this process, where a test may have changed something, or in forks of one that has
-imported everything. `launch` starts new interpreters as users do, python or torchrun, which takes longer.
-Both take the same arguments and give back exit code, stdout and stderr.
+`run` is fast, because it imports nothing anew: it calls the script in this process, where a test may have
+changed something, or in forks of a process that has imported everything. `launch` starts new interpreters as
+users do, with python or torchrun. Both take the same arguments and return exit code, stdout and stderr.
 """
 
 import contextlib
@@ -30,10 +30,9 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.runs", "train", "transformers.models.qwen3.modeling_qwen3"])
 
 
-def run(
-    script: str, *arguments, processes: int = 0, code: int | None = 0, timeout: float = 600
-) -> subprocess.CompletedProcess:
-    """Run a script: its `main` in this process, or its file in so many forks, with torchrun's environment.
+def run(script: str, *arguments, processes: int = 0, code: int | None = 0,
+        timeout: float = 600) -> subprocess.CompletedProcess:
+    """Run a script: its `main` in this process, or its file in so many forks with torchrun's environment.
 
     code: the exit code that it must have; None: any but 0.
     """
@@ -50,9 +49,8 @@ def run(
     return checked(done, code)
 
 
-def launch(
-    script: str, *arguments, processes: int = 0, code: int | None = 0, timeout: float = 600
-) -> subprocess.CompletedProcess:
+def launch(script: str, *arguments, processes: int = 0, code: int | None = 0,
+           timeout: float = 600) -> subprocess.CompletedProcess:
     """Run a script as users do: with python, or in so many processes with torchrun. code: as in `run`."""
     command = [*launcher(processes), script, *map(str, arguments)]
     return checked(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout), code)
@@ -68,12 +66,11 @@ def checked(done: subprocess.CompletedProcess, code: int | None) -> subprocess.C
     return done
 
 
-def run_forks(
-    script: str, arguments: list[str], processes: int, timeout: float
-) -> subprocess.CompletedProcess:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        meeting = dict(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free.getsockname()[1]))
+def run_forks(script: str, arguments: list[str], processes: int,
+              timeout: float) -> subprocess.CompletedProcess:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        meeting = dict(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(listener.getsockname()[1]))
     size = str(processes)
     with tempfile.TemporaryDirectory() as folder:
         ranks = []
@@ -88,15 +85,16 @@ def run_forks(
             process.join()
         out, err = (
             "".join(path.read_text() for path in sorted(Path(folder).glob(f"{stream}*")))
-            for stream in ("out", "err")
-        )
+            for stream in ("out", "err"))
     code = next((process.exitcode for process in ranks if process.exitcode), 0)
     return subprocess.CompletedProcess([script, *arguments], code, out, err)
 
 
 def be_rank(script: str, arguments: list[str], environment: dict[str, str], outputs: list[str]) -> None:
-    """In the fork: the script as __main__, what it prints in files, and the end of a whole interpreter, at
-    which gloo can abort after all work is done (a fork of multiprocessing would skip it)."""
+    """In the fork: run the script as __main__ with its output in files, then end as a whole interpreter does.
+
+    Gloo can abort at that end, after all work is done; a fork of multiprocessing would skip it.
+    """
     for stream, path in enumerate(outputs, start=1):
         os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY), stream)
     os.environ.update(environment)
@@ -117,7 +115,7 @@ def rows(folder: Path, name: str = "metrics.jsonl") -> list[dict]:
 
 
 def weights(folder: Path) -> dict:
-    """Of the models that a run with two critics saved: "file: name" -> tensor"""
+    """Return the weights that a run with two critics saved: "file: name" -> tensor."""
     from safetensors.torch import load_file
 
     files = ("model/model.safetensors", "critic0/model.safetensors", "critic1/value_head.safetensors")

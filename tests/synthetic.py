@@ -6,25 +6,21 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from critics import fit_critics
-from generation import Sampling, generate_responses
-from rollout import Response, Rollout, make_rollout
-from updates import adamw
+from engine.batch import Response, Rollout, make_rollout
+from engine.generation import SamplingConfig, generate_responses
+from engine.updates import UpdateConfig, adamw
 
 
 def settings(**changes) -> argparse.Namespace:
-    """The flags that updates read."""
-    base = dict(
-        seed=3, epochs=1, critic_epochs=1, minibatch_size=24, token_budget=4096, clip_low=0.2, clip_high=0.2,
-        entropy_coef=0.01, loss_norm="sequence", max_grad_norm=1e9, critic_minibatch_size=None,
-        critic_states=None, critic_norm="none"
-    )
+    """The flags that train.update_policy reads."""
+    base = dict(seed=3, epochs=1, minibatch_size=24, token_budget=4096, clip_low=0.2, clip_high=0.2,
+                entropy_coef=0.01, loss_norm="sequence", max_grad_norm=1e9, truncated="wrong")
     return argparse.Namespace(**(base | changes))
 
 
-def make_synthetic_rollout(
-    n_prompts: int = 4, group_size: int = 6, longest: int = 20, seed: int = 0
-) -> Rollout:
-    """Random tokens of unequal lengths, a third of them rewarded."""
+def make_synthetic_rollout(n_prompts: int = 4, group_size: int = 6, longest: int = 20,
+                           seed: int = 0) -> Rollout:
+    """Random tokens of unequal lengths, a third of the responses rewarded."""
     order = torch.Generator().manual_seed(seed)
 
     def below(low: int, high: int) -> int:
@@ -43,28 +39,45 @@ def make_synthetic_rollout(
     return make_rollout(responses, golds=none, answers=none, rewards=rewards, group_size=group_size)
 
 
+def rollout_of(lengths: list[int], rewards: list[float], truncated: bool = False) -> Rollout:
+    """Random tokens and an EOS in responses of these lengths and rewards, in groups of four."""
+    order = torch.Generator().manual_seed(0)
+    tokens = [torch.randint(3, 60, (n - 1,), generator=order).tolist() + [1] for n in lengths]
+    responses = [Response([5, 6, 7], t, truncated) for t in tokens]
+    none = [""] * len(responses)
+    return make_rollout(responses, golds=none, answers=none, rewards=rewards, group_size=4)
+
+
 def response_rewards(rollout: Rollout) -> torch.Tensor:
     """Every token's return at γ = 1: its response's reward. -> [B, T]"""
     return rollout.mask_BT * rollout.rewards_B[:, None]
 
 
-def fit(critics: list, rollout: Rollout, shards_MB, world, returns_BT=None, **changes) -> tuple[dict, list]:
-    """Fit critics to returns, by default the responses' rewards. -> what is logged, and the optimizers"""
+def critic_config(**changes) -> UpdateConfig:
+    """One pass in one optimizer step, unless changed."""
+    base = dict(epochs=1, minibatch_size=None, token_budget=4096, max_grad_norm=1e9, seed=3, loss_norm="token")
+    config = base | changes
+    return UpdateConfig(**config, n_minibatches=None if config["minibatch_size"] else 1)
+
+
+def fit(critics: list, rollout: Rollout, shards_MB, world, returns_BT=None, states=None, norm: str = "none",
+        **changes) -> tuple[dict, list]:
+    """Fit critics to returns, by default the responses' rewards. -> metrics, the optimizers
+
+    changes: of critic_config; states and norm: as in fit_critics.
+    """
     returns_BT = response_rewards(rollout) if returns_BT is None else returns_BT
     optimizers = [adamw(critic, 1e-2) for critic in critics]
-    logged = fit_critics(
-        critics, optimizers, rollout, targets_MBT=returns_BT.expand(len(critics), -1, -1),
-        shards_MB=shards_MB, args=settings(**changes), step=1, world=world
-    )
-    return logged, optimizers
+    metrics = fit_critics(critics, optimizers, rollout, returns_BT.expand(len(critics), -1, -1), shards_MB,
+                          critic_config(**changes), 1, world, states, norm)
+    return metrics, optimizers
 
 
-def draw_responses(
-    actor, tokenizer, world, prompts: list[list[int]], seed: int = 0, **changes
-) -> list[Response]:
-    """One response a prompt, by default a single token."""
+def draw_responses(actor, tokenizer, world, prompts: list[list[int]], seed: int = 0,
+                   **changes) -> list[Response]:
+    """One response to each prompt, by default a single token."""
     base = dict(max_new_tokens=1, temperature=1.0, stop_ids=frozenset(), stop_strings=(), batch=4096)
-    sampling = Sampling(**(base | changes))
+    sampling = SamplingConfig(**(base | changes))
     return generate_responses(actor, tokenizer, prompts, sampling, world, seed, label="test")
 
 
@@ -78,10 +91,10 @@ def full_weights(model) -> dict[str, torch.Tensor]:
 
 def same_weights(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     """To the last bit."""
-    return all(torch.equal(a[name], b[name]) for name in a)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def full_gradients(model, optimizer) -> dict[str, torch.Tensor]:
-    """Of AdamW's only step so far, from its first moment: (1 − β₁) times the gradient, which is gone."""
+    """Gradients of AdamW's only step so far, from its first moment: (1 − β₁) times the gradient."""
     share = 1 - optimizer.defaults["betas"][0]
     return {name: whole(optimizer.state[p]["exp_avg"]) / share for name, p in model.named_parameters()}

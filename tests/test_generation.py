@@ -1,22 +1,12 @@
-"""Dropping finished responses and prefilling a prompt once change no token and no probability."""
+"""What is sampled and where responses end; refilling and shared prefills change no probability."""
 
 import pytest
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    GenerationConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
+from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM, MistralConfig
+from transformers import MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from generation import RoomyLayer
-from models import load_actor
+from engine.generation import RoomyLayer
+from engine.models import load_actor
 from tests.conftest import save_model, shape
 from tests.synthetic import draw_responses
 
@@ -30,6 +20,77 @@ ARCHITECTURES = {
 STOPS = frozenset(range(1, 14))
 
 
+# -- what is sampled, where responses end --------------------------------------------------------------------
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_sampled_frequencies_are_the_softmax_although_the_generation_config_says_top_k_20(
+        qwen, actor, draw, temperature):
+    assert actor.saved_generation_config.top_k == 20
+    prompts = [[3, 4, 5], [9, 8, 7, 6, 5]]
+    plain = AutoModelForCausalLM.from_pretrained(qwen)
+    n = 4000
+    for prompt in prompts:
+        with torch.no_grad():
+            p_V = torch.softmax(plain(torch.tensor([prompt])).logits[0, -1].double() / temperature, -1)
+        drawn = draw([prompt] * n, seed=5, temperature=temperature)
+        counts_V = torch.bincount(torch.tensor([r.tokens[0] for r in drawn]), minlength=64).double()
+        expected_V = p_V * n
+        # Pearson's statistic, rare tokens pooled: at the softmax its mean is the degrees of freedom f
+        # and its variance 2 f
+        often = expected_V >= 5
+        counts = torch.cat([counts_V[often], counts_V[~often].sum()[None]])
+        expected = torch.cat([expected_V[often], expected_V[~often].sum()[None]])
+        counts, expected = counts[expected > 0], expected[expected > 0]
+        statistic, freedom = ((counts - expected) ** 2 / expected).sum().item(), len(counts) - 1
+        assert often.sum() > 20, "the test needs tokens beyond top-k 20"
+        assert abs(statistic - freedom) < 5 * (2 * freedom) ** 0.5
+
+
+def test_a_response_does_not_depend_on_the_batch_and_its_padding(qwen, draw):
+    prompts = [[5, 6, 7, 8, 9, 10], [4], [11, 12, 3], [7, 7, 7, 7]]
+    together = draw(prompts, temperature=0, max_new_tokens=12, batch=4)
+    plain = AutoModelForCausalLM.from_pretrained(qwen)
+    for prompt, response in zip(prompts, together):
+        tokens = list(prompt)
+        for _ in range(12):
+            with torch.no_grad():
+                tokens.append(plain(torch.tensor([tokens])).logits[0, -1].argmax().item())
+        assert response.prompt == prompt and response.tokens == tokens[len(prompt) :]
+
+
+def test_responses_end_at_any_stop_token_and_keep_it(draw):
+    stops = frozenset(range(1, 12))
+    drawn = draw([[20, 21]] * 200, seed=1, max_new_tokens=6, stop_ids=stops)
+    ended = {r.tokens[-1] for r in drawn if not r.truncated}
+    assert len(ended) > 3, "several different stop tokens should have ended responses"
+    for r in drawn:
+        assert not stops & set(r.tokens[:-1])
+        if r.truncated:
+            assert len(r.tokens) == 6 and r.tokens[-1] not in stops
+        else:
+            assert r.tokens[-1] in stops
+    assert any(r.truncated for r in drawn)
+    assert any(len(r.tokens) == 6 and not r.truncated for r in drawn)
+
+
+def test_stop_strings_end_responses_and_never_match_the_prompt(tokenizer, draw):
+    prompt = tokenizer.encode("1+2=")
+    drawn = draw([prompt] * 100, seed=2, max_new_tokens=20, stop_strings=("=", "7"))
+    for r in drawn:
+        text = tokenizer.decode(r.tokens, skip_special_tokens=True)
+        before = tokenizer.decode(r.tokens[:-1], skip_special_tokens=True)
+        assert "=" not in before and "7" not in before
+        assert r.truncated == ("=" not in text and "7" not in text)
+    assert any(not r.truncated for r in drawn)
+
+
+def test_sampling_is_repeated_by_its_seed_and_changed_by_another(draw):
+    def tokens(seed):
+        return [r.tokens for r in draw([[5, 6]] * 8, seed=seed, max_new_tokens=8)]
+
+    assert tokens(1) == tokens(1) != tokens(2)
+
+
+# -- the batch in flight -------------------------------------------------------------------------------------
 def mixed_prompts(n_groups: int = 8, group_size: int = 3) -> list[list[int]]:
     order = torch.Generator().manual_seed(0)
     lengths = [1, 12, 5, 2, *torch.randint(1, 13, (n_groups - 4,), generator=order).tolist()]
@@ -37,11 +98,12 @@ def mixed_prompts(n_groups: int = 8, group_size: int = 3) -> list[list[int]]:
     return [prompt for prompt in prompts for _ in range(group_size)]
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_greedy_responses_are_those_of_plain_generate_whatever_finishes_when(
-    name, tokenizer, tmp_path, world, monkeypatch
-):
-    monkeypatch.setattr(RoomyLayer, "ROOM", 3)  # the cache finds more room many times
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=() if "qwen3" in name or "window" in name else pytest.mark.slow)
+    for name in ARCHITECTURES])
+def test_greedy_responses_are_those_of_plain_generate_in_whatever_order_they_finish(
+        name, tokenizer, tmp_path, world, monkeypatch):
+    monkeypatch.setattr(RoomyLayer, "ROOM", 3)  # the cache grows many times
     torch.manual_seed(2)
     folder = save_model(ARCHITECTURES[name](), tmp_path)
     plain = AutoModelForCausalLM.from_pretrained(folder)
@@ -63,7 +125,7 @@ def test_greedy_responses_are_those_of_plain_generate_whatever_finishes_when(
         assert [r.truncated for r in drawn] == [len(t) == 40 and t[-1] not in STOPS for t in expected]
 
 
-def test_a_prompt_is_prefilled_once_and_finished_responses_are_computed_no_longer(actor, draw):
+def test_a_prompt_is_prefilled_once_and_finished_responses_cost_no_more_computation(actor, draw):
     shapes = []
 
     def note(lm, args, kwargs):
@@ -79,7 +141,8 @@ def test_a_prompt_is_prefilled_once_and_finished_responses_are_computed_no_longe
     assert needed <= computed < 1.2 * needed < 0.6 * 32 * max(len(r.tokens) for r in drawn)
 
 
-def test_the_second_and_third_token_are_the_softmax_too_where_rows_have_been_dropped(qwen, draw):
+@pytest.mark.slow
+def test_the_second_and_third_token_have_softmax_frequencies_too_after_rows_have_left(qwen, draw):
     """Pairs and triples of tokens against their exact probabilities; half of all tokens end a response."""
     plain, prompt, n = AutoModelForCausalLM.from_pretrained(qwen), [9, 8, 7], 40000
     stops = frozenset(range(32))
@@ -89,7 +152,7 @@ def test_the_second_and_third_token_are_the_softmax_too_where_rows_have_been_dro
         with torch.no_grad():
             return torch.softmax(plain(torch.tensor([prompt + tokens])).logits[0, -1].double(), -1)
 
-    # every response there is, with its probability
+    # every possible response and its probability
     probability = {}
     for a, p_a in enumerate(p_after([]).tolist()):
         if a in stops:
@@ -115,7 +178,31 @@ def test_the_second_and_third_token_are_the_softmax_too_where_rows_have_been_dro
         assert freedom > 10 and abs(statistic - freedom) < 5 * (2 * freedom) ** 0.5, length
 
 
-def test_rows_that_finish_while_others_go_on_may_be_of_any_batch_size(draw):
+def test_any_number_of_prompts_is_answered(draw):
     for n in (0, 1, 2, 7):
         drawn = draw([[20]] * n, max_new_tokens=5, stop_ids=STOPS, batch=4)
         assert len(drawn) == n and all(1 <= len(r.tokens) <= 5 for r in drawn)
+
+
+@pytest.mark.parametrize("offload", ["none", "all"])
+def test_after_an_out_of_memory_error_responses_continue_from_their_tokens_in_smaller_batches(
+        qwen, tokenizer, world, monkeypatch, offload):
+    actor = load_actor(qwen, world, torch.float32, offload=offload)
+    prompts = [torch.randint(14, 64, (n,)).tolist() for n in (3, 9, 5, 2, 7, 4, 6, 8)]
+    greedy = dict(temperature=0, max_new_tokens=30, stop_ids=frozenset(range(1, 5)), batch=6)
+    expected = draw_responses(actor, tokenizer, world, prompts, **greedy)
+    real, full = RoomyLayer.update, []
+
+    def update(layer, keys, *rest):
+        if layer.is_initialized and len(keys) > 2 and layer.keys.shape[2] * len(keys) > 50:
+            full.append(len(keys))
+            raise torch.OutOfMemoryError("full")
+        return real(layer, keys, *rest)
+
+    monkeypatch.setattr(RoomyLayer, "update", update)
+    widths = []
+    actor.lm.register_forward_pre_hook(
+        lambda lm, args, kwargs: widths.append(kwargs["input_ids"].shape[1]), with_kwargs=True)
+    assert draw_responses(actor, tokenizer, world, prompts, **greedy) == expected
+    assert full[0] > full[-1] > 2, "halved more than once"
+    assert max(widths) >= max(map(len, prompts)), "a prefill held tokens of a response"

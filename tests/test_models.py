@@ -1,25 +1,41 @@
-"""Actor and critic: which positions they score, in which precision, what they refuse, saving and loading."""
+"""Actor and critic: positions, precision, loading and saving, and the checks before a run."""
 
+import dataclasses
+import json
 import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PhiConfig, PhiForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PhiConfig
+from transformers import PhiForCausalLM
 
 import asyppo
 from critics import ValueData, ensemble_values
-from distributed import UserError
-from models import load_actor, load_critic, save_critic
-from tests.conftest import shape
+from engine import generation
+from engine.errors import UserError
+from engine.model_check import check_config, check_generation, check_states
+from engine.models import load_actor, load_critic, save_critic
+from engine.updates import score_responses
+from tests.conftest import save_model, shape
+from tests.runs import FEW, run
 from tests.synthetic import fit, make_synthetic_rollout
-from updates import score_responses
+
+
+PROMPTS = [torch.randint(9, 64, (n,)).tolist() for n in (5, 9)]
 
 
 @pytest.fixture
 def model_with_dropout(tmp_path) -> str:
     LlamaForCausalLM(LlamaConfig(**shape(attention_dropout=0.5))).save_pretrained(tmp_path)
     return str(tmp_path)
+
+
+# first, because it starts a process group of its own
+def test_nothing_is_written_for_a_model_that_generates_wrongly(tmp_path, monkeypatch):
+    monkeypatch.setattr(generation.RoomyLayer, "reorder_cache", lambda self, rows: None)
+    error = run("train.py", *FEW, "--out", tmp_path / "run", code=2).stderr
+    assert "train.py: error: --model" in error and not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("model", ["qwen", "llama"])
@@ -34,8 +50,7 @@ def test_scores_are_those_of_the_next_token_in_plain_transformers(model, request
         logp_N, entropy_N, _ = actor.score((tokens, torch.tensor(prompt_len), torch.tensor(response_len)))
         expected_logp, expected_entropy = [], []
         for b in range(3):
-            # one response at a time, without padding
-            sequence = tokens[b : b + 1, : prompt_len[b] + response_len[b]]
+            sequence = tokens[b : b + 1, : prompt_len[b] + response_len[b]]  # alone, without padding
             logp_SV = torch.log_softmax(plain(sequence).logits[0].double() / 0.8, -1)
             for t in range(prompt_len[b], prompt_len[b] + response_len[b]):
                 expected_logp.append(logp_SV[t - 1, sequence[0, t]].item())
@@ -73,8 +88,8 @@ FINE = 1 + 2**-12
 
 
 @pytest.mark.parametrize("load", [load_actor, load_critic])
-def test_what_a_loss_is_made_of_is_not_rounded_under_bf16_compute(load, qwen, world):
-    """FSDP casts what a model's methods are given to the compute type unless told otherwise."""
+def test_the_inputs_of_a_loss_are_not_rounded_under_bf16_compute(load, qwen, world):
+    """FSDP casts the arguments of a model's methods to the compute type unless told otherwise."""
     model = load(qwen, world, torch.bfloat16)
     rollout = make_synthetic_rollout()
     every, n = list(range(len(rollout))), int(rollout.mask_BT.sum())
@@ -83,30 +98,27 @@ def test_what_a_loss_is_made_of_is_not_rounded_under_bf16_compute(load, qwen, wo
 
     def token_loss(scores_N, *rest):
         seen.append(rest[-1])
-        # 1 for every token, as a function of what the model says so that it can be differentiated
+        # 1 for every token, and differentiable in the model's output
         return scores_N - scores_N.detach() + 1, {}
 
     if load is load_actor:
-        data, how = asyppo.PolicyData(-fine_N, fine_N, on_N, on_N), dict(with_entropy=False)
+        data, options = asyppo.PolicyData(-fine_N, fine_N, on_N, on_N), dict(with_entropy=False)
     else:
-        data, how = ValueData(fine_N), {}
+        data, options = ValueData(fine_N), {}
     # the sum of weight · 1 is then this one weight
     weights_N = torch.zeros(n)
     weights_N[0] = FINE
-    loss, _ = model.loss(
-        rollout.inputs(every, world.device), weights_N=weights_N, data=data, token_loss=token_loss, **how
-    )
+    loss, _ = model.loss(rollout.inputs(every, world.device), weights_N, data, token_loss, **options)
     assert loss.dtype == torch.float32 and loss.item() == FINE
     for given, received in zip(data, map(torch.cat, zip(*seen))):
         assert received.dtype == given.dtype and torch.equal(received, given)
 
 
 def test_a_saved_critic_comes_back_with_its_head_and_a_wrong_head_is_refused(
-    new_critics, tokenizer, world, tmp_path
-):
+        new_critics, tokenizer, world, tmp_path):
     (critic,) = new_critics(1)
     rollout = make_synthetic_rollout()
-    fit([critic], rollout, torch.ones(1, 24, dtype=torch.bool), world, critic_epochs=3)
+    fit([critic], rollout, torch.ones(1, 24, dtype=torch.bool), world, epochs=3)
     save_critic(critic, tokenizer, tmp_path, world)
     again = load_critic(str(tmp_path), world, torch.float32)
     values, values_again = (ensemble_values([x], rollout, 4096, world) for x in (critic, again))
@@ -123,8 +135,101 @@ def test_a_model_whose_weights_are_incomplete_is_refused(qwen, tmp_path, world):
     weights = load_file(tmp_path / "model/model.safetensors")
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, tmp_path / "model/model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UserError, match="1 weights are missing, layers.1.mlp.up_proj.weight"):
+    with pytest.raises(UserError, match="1 weights are missing.*layers.1.mlp.up_proj.weight"):
         load_critic(str(tmp_path / "model"), world, torch.float32)
     (tmp_path / "model/model.safetensors").write_bytes(b"cut short")
     with pytest.raises(UserError, match="could not be loaded"):
         load_actor(str(tmp_path / "model"), world, torch.float32)
+
+
+def test_a_critic_reads_ids_beyond_its_embedding_as_its_last_row(qwen, world):
+    critic = load_critic(qwen, world, torch.float32)
+    torch.nn.init.normal_(critic.value_head.weight)
+    lengths = torch.tensor([2]), torch.tensor([3])
+    with torch.no_grad():
+        beyond, last = (critic.score((torch.tensor([[9, 8, i, 7, 6]]), *lengths)) for i in (1000, 63))
+    assert torch.equal(beyond, last)
+
+
+# -- the checks before a run ---------------------------------------------------------------------------------
+DYNAMIC = dict(rope_type="dynamic", factor=4.0, rope_theta=10000.0)
+FACTORS = dict(short_factor=[1.0] * 8, long_factor=[4.0] * 8, factor=4.0, rope_theta=10000.0)
+LONG = dict(rope_type="longrope", original_max_position_embeddings=64) | FACTORS
+
+
+@pytest.mark.parametrize("changes, response, part", [
+    (dict(max_position_embeddings=64), 56, "beyond 64 tokens its context.* have 65;"),
+    (dict(index_topk=64), 56, "beyond 64 tokens .* another attention"),
+    (dict(rope_parameters=LONG), 56, "beyond 64 tokens .*longrope"),
+    (dict(vocab_size=60), 8, "60 rows, .* token 63"),
+    (dict(quantization_config=dict(quant_method="gptq")), 8, "quantized .gptq")])
+def test_a_model_that_cannot_read_the_run_is_refused_by_its_configuration(changes, response, part, tmp_path):
+    def check(changes, response):
+        config = AutoConfig.for_model("llama", **shape()).to_dict() | changes
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        return check_config(str(tmp_path), "--model", PROMPTS, response, ids=[63])
+
+    assert check({}, response) == check(changes | dict(vocab_size=64, quantization_config=None), 55) == 64
+    with pytest.raises(UserError, match=part):
+        check(changes, response)
+
+
+def test_positions_that_depend_on_the_batch_are_refused(tmp_path, world):
+    config = AutoConfig.for_model("llama", **shape(max_position_embeddings=12, rope_parameters=DYNAMIC))
+    folder = save_model(AutoModelForCausalLM.from_config(config), tmp_path / "dynamic")
+    for load in (load_actor, load_critic):
+        model = load(folder, world, torch.float32)
+        with pytest.raises(UserError, match="scored alone and beside another, differ"):
+            check_states(model, folder, world, torch.float32)
+
+
+def test_states_that_differ_from_call_to_call_are_refused(actor, world):
+    check_states(actor, "MODEL", world, torch.float32)
+    noise = torch.nn.Dropout(0.5)
+    actor.lm.model.layers[0].register_forward_hook(lambda layer, inputs, output: noise(output))
+    with pytest.raises(UserError, match="MODEL: .* scored twice, differ"):
+        check_states(actor, "MODEL", world, torch.float32)
+
+
+def test_responses_that_differ_from_generate_or_are_scored_differently_are_refused(
+        qwen, tokenizer, world, monkeypatch):
+    def check():
+        check_generation(actor, tokenizer, PROMPTS[1], 6, "MODEL", world, torch.float32)
+
+    actor = load_actor(qwen, world, torch.float32)
+    check()
+    right, score = actor.shape, actor.score
+
+    def score_wrongly(inputs):
+        actor.shape = dataclasses.replace(right, scale=1.3)
+        scores_3N = score(inputs)
+        actor.shape = right
+        return scores_3N
+
+    with monkeypatch.context() as fault:
+        fault.setattr(actor, "score", score_wrongly)
+        with pytest.raises(UserError, match="scored differently than it is sampled"):
+            check()
+    # faults of the cache: its rows change places, or stay when a response has ended
+    real = generation.RoomyLayer.reorder_cache
+
+    def mix_up(layer, rows):
+        real(layer, rows)
+        layer.keys, layer.values = layer.keys.flip(0), layer.values.flip(0)
+
+    for wrong, part in ((mix_up, "plain `generate`"), (lambda layer, rows: None, "fails while a few tokens")):
+        monkeypatch.setattr(generation.RoomyLayer, "reorder_cache", wrong)
+        with pytest.raises(UserError, match=f"MODEL: .*{part}"):
+            check()
+
+
+def test_the_check_stays_within_a_context_that_just_holds_one_prompt_and_its_response(
+        tokenizer, tmp_path, world):
+    few = shape(max_position_embeddings=24) | dict(n_embd=32, n_layer=2, n_head=2, n_positions=24)
+    folder = save_model(AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", **few)), tmp_path)
+    prompt = list(range(9, 29))
+    check_config(folder, "--model", [prompt], 4)
+    actor = load_actor(folder, world, torch.float32)
+    check_generation(actor, tokenizer, prompt, 4, folder, world, torch.float32)
+    with pytest.raises(UserError, match="beyond 24 tokens"):
+        check_config(folder, "--model", [prompt], 5)
