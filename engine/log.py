@@ -28,15 +28,16 @@ def start_wandb(folder: Path, mode: str, settings: dict):
         return None
     import wandb
 
-    wandb_folder = folder.absolute() / "wandb"
-    for name in ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR"):
-        os.environ.setdefault(name, str(wandb_folder))  # the home folder may not be writable
+    folder = folder.absolute()
+    os.environ.setdefault("WANDB_DIR", str(folder))  # wandb makes wandb/ in it
+    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR"):  # the home folder may not be writable
+        os.environ.setdefault(name, str(folder / "wandb"))
     id_file = folder / "wandb_id"  # a resumed run continues the same curves
     run_id = id_file.read_text() if id_file.exists() else secrets.token_hex(4)
     with user_error(f"--wandb {mode} failed; check `wandb login` and the server, or use --wandb offline", Exception):
         if mode == "online" and not wandb.login(prompt=False, verify=True):  # a prompt would block a job
             raise ValueError("no login is known here")
-        wandb_folder.mkdir(parents=True, exist_ok=True)
+        (folder / "wandb").mkdir(parents=True, exist_ok=True)
         return wandb.init(project="asyppo", id=run_id, resume="allow", mode=mode, config=settings)
 
 

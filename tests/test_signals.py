@@ -20,8 +20,9 @@ def begin(out: Path, processes: int = 0, nohup: bool = False, *flags) -> subproc
     """Start train.py in a session of its own."""
     command = [*(["nohup"] if nohup else []), *launcher(processes), "train.py", *FLAGS, *flags, "--out", str(out)]
     log = out.with_suffix(".log").open("w")
+    heed_hang_up = lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
     return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-                            start_new_session=True)
+                            start_new_session=True, preexec_fn=heed_hang_up)
 
 
 def wait_for(what, seconds: float = 120):
