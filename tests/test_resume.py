@@ -62,6 +62,17 @@ def test_a_resumed_run_with_replay_is_the_undisturbed_run_to_the_last_bit(tmp_pa
 
 
 @pytest.mark.slow
+def test_a_seeded_run_is_the_same_to_the_last_bit_with_one_thread_and_with_two(tmp_path):
+    for threads in ("1", "2"):
+        command = [*launcher(0), "train.py", *map(str, SHORT), "--steps", "1", "--out", str(tmp_path / threads)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": threads})
+        assert done.returncode == 0, done.stderr
+    assert_equal_models(tmp_path / "1", tmp_path / "2")
+    assert without_clock(tmp_path / "1") == without_clock(tmp_path / "2")
+
+
+
+@pytest.mark.slow
 def test_sigkill_at_random_moments_of_every_phase_changes_nothing(tmp_path):
     """Twelve kills: while starting, generating, fitting, updating, saving, and writing the final models."""
     hits = json.loads(launch("tests/kills.py", tmp_path, 12, 0).stdout)

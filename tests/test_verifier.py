@@ -133,10 +133,10 @@ def test_rewards_are_those_of_the_extracted_answers(verifier):
 
 
 def test_the_workers_share_the_cores_with_the_other_ranks(monkeypatch):
-    for cores, ranks, workers in ((2, 1, 2), (2, 2, 1), (2, 8, 1), (64, 4, 8), (32, 8, 4), (1, 1, 1)):
+    for cores, ranks, expected in ((2, 1, 2), (2, 2, 1), (2, 8, 1), (64, 4, 8), (32, 8, 4), (1, 1, 1)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
-        assert Verifier().n_workers == workers
+        assert Verifier().n_workers == expected
     assert Verifier(n_workers=3).n_workers == 3
 
 
