@@ -238,6 +238,7 @@ class Recorder:
         self.ended = True
 
 
+@pytest.mark.slow
 def test_wandb_gets_every_metric_in_a_section_with_histograms_and_samples(tmp_path, monkeypatch):
     runs = []
     monkeypatch.setattr("wandb.init", lambda **settings: runs.append(Recorder(**settings)) or runs[-1])

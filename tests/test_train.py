@@ -64,6 +64,7 @@ def test_the_baselines_are_settings_of_the_same_code(tmp_path, algo, critics):
     assert config["settings"]["algo"] == algo and config["packages"]["torch"]
 
 
+@pytest.mark.slow
 def test_the_papers_command_runs_with_a_stand_in_for_qwen3(qwen, tmp_path):
     """The paper's setting on a local directory of Qwen3's architecture: only sizes and names differ."""
     name = tmp_path / "Qwen3-stand-in"
@@ -210,6 +211,7 @@ def test_offloading_changes_no_number_and_moments_leave_memory(tmp_path, around,
 
 
 # -- steps that go wrong -------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_an_update_that_is_not_finite_is_skipped_and_saved_and_stops_the_run_if_it_recurs(
         tmp_path, around):
     """The targets of the first critic are spoilt in step 2 only, then in every step."""

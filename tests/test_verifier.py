@@ -113,6 +113,7 @@ def test_megabyte_responses_leave_no_memory_behind(verifier):
     assert resident() - before < 20e6  # bytes; the texts have 40e6
 
 
+@pytest.mark.slow
 def test_hostile_answers_end_at_the_deadline_are_counted_and_the_next_is_judged(verifier):
     hostile = [HANGS, HANGS + "+1", HANGS + "+2", "1000000!", r"10^{10^{10}}", r"9^{9^{9^9}}",
                r"\frac{1}{" * 100 + "2" + "}" * 100]
@@ -254,6 +255,7 @@ def test_workers_start_when_needed_and_none_outlives_close():
     assert not any(is_alive(pid) for pid in pids)
 
 
+@pytest.mark.slow
 def test_no_worker_outlives_a_killed_parent():
     program = """if True:
         import sys, time
