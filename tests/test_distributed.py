@@ -35,6 +35,7 @@ def same_updates(whole: dict, other: dict) -> None:
     assert other["first"]["grad_norm"] == pytest.approx(whole["first"]["grad_norm"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_two_processes_and_a_small_token_budget_make_the_update_of_one(qwen, tmp_path):
     flags = dict(minibatch_size=24, loss_norm="sequence")
     whole = updates(qwen, tmp_path / "one", processes=0, token_budget=4096, **flags)

@@ -18,6 +18,8 @@ from engine.log import Log
 from experiments.inside import inside
 from tests.runs import FEW, ROOT, rows, run
 
+pytestmark = pytest.mark.slow
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 

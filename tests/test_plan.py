@@ -257,6 +257,7 @@ def test_a_full_gpu_ends_the_run_with_a_sentence(monkeypatch):
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_the_generate_batch_that_auto_chose(tmp_path, monkeypatch, around):
     seen = []
     around("SamplingConfig", after=lambda sampling: seen.append(sampling.batch) or sampling)

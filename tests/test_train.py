@@ -267,6 +267,7 @@ def test_values_or_rewards_that_are_not_finite_leave_the_policy_as_it_is(
     assert all(torch.equal(after[f"model/model.safetensors: {name}"], x) for name, x in before.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags, learns", [("", False), ("--no-whiten", True)], ids=["whitened", "raw"])
 def test_a_batch_without_a_right_answer_teaches_the_critics_and_not_the_policy(tmp_path, flags, learns):
     """Its advantages are what the critics leave unexplained: whitening would make a whole step of them."""

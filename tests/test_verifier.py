@@ -69,6 +69,7 @@ def test_last_number_is_plain_and_signed(text, expected):
     assert extract_answer(text, "last_number") == expected
 
 
+@pytest.mark.slow
 def test_extraction_takes_linear_time():
     """A megabyte takes about 0.5 s at most; a scan per box or per number would take hours."""
     start = time.monotonic()
@@ -182,6 +183,7 @@ def test_running_out_of_memory_is_a_failure_of_the_item_only():
         assert verifier.score([r"\sqrt{9}"], ["3"]) == [1.0]
 
 
+@pytest.mark.slow
 def test_the_time_in_which_the_job_is_stopped_does_not_count(verifier):
     """SIGSTOP and SIGCONT, as a cluster suspends a job: the answer under way keeps its deadline."""
     assert verifier.score([r"\sqrt{4}"], ["2"]) == [1.0]

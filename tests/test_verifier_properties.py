@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from verifier import Verifier, canonical, extract_answer
 from verifier.workers import known, quick_verdict
 
+pytestmark = pytest.mark.slow
+
 DEADLINE = 1.0  # seconds an answer
 SLACK = 60.0  # seconds, for a busy machine and for starting workers in place of killed ones
 
