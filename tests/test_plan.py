@@ -72,6 +72,21 @@ def moments(*optimizers) -> list[torch.Tensor]:
     return [x for o in optimizers for state in o.state.values() for x in state.values() if x.dim()]
 
 
+# before the tests with a process group of their own: it starts runs
+@pytest.mark.slow
+def test_a_resumed_run_keeps_the_generate_batch_that_auto_chose(tmp_path, monkeypatch, around):
+    seen = []
+    around("SamplingConfig", after=lambda sampling: seen.append(sampling.batch) or sampling)
+    flags = ["--out", tmp_path / "run", *FEW, "--generate-batch", "auto", "--max-new-tokens", 8]
+    flags += ["--epochs", 1, "--critic-epochs", 1]
+    monkeypatch.setattr(plan, "FEW", 3)
+    run("train.py", *flags, "--steps", 1)
+    assert json.loads((tmp_path / "run/config.json").read_text())["settings"]["generate_batch"] == 3
+    monkeypatch.setattr(plan, "FEW", 5)
+    run("train.py", *flags, "--steps", 2, "--resume", "--offload", "moments")
+    assert seen == [3, 3]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name, dtype, checkpointing", [
     ("qwen", torch.bfloat16, True), ("llama", torch.float32, False)])
@@ -255,17 +270,3 @@ def test_a_full_gpu_ends_the_run_with_a_sentence(monkeypatch):
     said = run("train.py", code=1).stderr
     assert "Tried to allocate 20.00 GiB" in said and "--resume and a smaller" in said
     assert "Traceback" not in said
-
-
-@pytest.mark.slow
-def test_a_resumed_run_keeps_the_generate_batch_that_auto_chose(tmp_path, monkeypatch, around):
-    seen = []
-    around("SamplingConfig", after=lambda sampling: seen.append(sampling.batch) or sampling)
-    flags = ["--out", tmp_path / "run", *FEW, "--generate-batch", "auto", "--max-new-tokens", 8]
-    flags += ["--epochs", 1, "--critic-epochs", 1]
-    monkeypatch.setattr(plan, "FEW", 3)
-    run("train.py", *flags, "--steps", 1)
-    assert json.loads((tmp_path / "run/config.json").read_text())["settings"]["generate_batch"] == 3
-    monkeypatch.setattr(plan, "FEW", 5)
-    run("train.py", *flags, "--steps", 2, "--resume", "--offload", "moments")
-    assert seen == [3, 3]
