@@ -128,7 +128,7 @@ def inverse_group_std(rewards_B, group_B, shard_B: torch.Tensor) -> torch.Tensor
 def unseen_values(values_MBT: torch.Tensor, shards_MB: torch.Tensor) -> torch.Tensor | None:
     """Return each response's mean value over the critics not fitted on it, [B, T].
 
-    None if every critic was fitted on some response.
+    None if some response was seen by every critic.
     """
     return asyppo.aggregate(values_MBT, "crossfit", shards_MB) if (~shards_MB).any(0).all() else None
 
