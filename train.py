@@ -36,6 +36,7 @@ from engine.checkpoint import Trained, load_checkpoint, save_checkpoint, saved_s
 from engine.command_line import AT_LEAST_0, COUNT, COUNT_OR_0, POSITIVE, SHARE, Parser
 from engine.command_line import add_process_flags, add_response_flags, exit_code
 from engine.distributed import Signals, World, gather_list, raise_on_all_ranks, start
+from engine.duration import time_plan
 from engine.errors import UserError, require, run_error
 from engine.files import jsonable
 from engine.folder import Folder, open_folder
@@ -294,11 +295,8 @@ class Inputs:
     problems: list[Problem]
     held_out: list[Problem]
     folder: Folder
+    prompts: list[tuple[int, ...]]  # of problems and held_out
     wandb: object | None  # the wandb run, on rank 0
-
-    @property
-    def prompts(self) -> list[tuple[int, ...]]:
-        return [p.prompt for p in self.problems + self.held_out]
 
 
 def check_inputs(args: argparse.Namespace, world: World) -> Inputs:
@@ -334,7 +332,7 @@ def check_inputs(args: argparse.Namespace, world: World) -> Inputs:
             f"--resume: the run in {folder.path} has done {done} steps already; raise --steps.")
     with raise_on_all_ranks(world):
         wandb = start_wandb(folder.path, args.wandb, jsonable(vars(args))) if world.is_main else None
-    return Inputs(names, tokenizer, template, problems, held_out, folder, wandb)
+    return Inputs(names, tokenizer, template, problems, held_out, folder, prompts, wandb)
 
 
 def settle(args: argparse.Namespace, inputs: Inputs, world: World) -> tuple[argparse.Namespace, World]:
@@ -350,7 +348,8 @@ def workload(args: argparse.Namespace, names: list[str], longest_prompt: int) ->
     return plan.Workload(
         args.model, names, args.prompts_per_step * args.group_size, args.group_size, longest_prompt,
         args.max_new_tokens, args.token_budget, args.gradient_checkpointing, args.offload, args.generate_batch,
-        args.critic_replay)
+        args.critic_replay, args.epochs, args.critic_epochs,
+        1.0 if args.shard_by == "none" else 1 / max(1, len(names)), args.steps)
 
 
 def load_models(args: argparse.Namespace, inputs: Inputs, world: World) -> tuple[Actor, list[MiniCritic]]:
@@ -515,7 +514,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--resume", nargs="?", const=True, metavar="DIR",
         help="continue the run in --out or DIR; auto: continue it if it exists, else start it")
     add("--wandb", choices=("disabled", "offline", "online"), default="disabled", help="log to Weights & Biases too")
-    add("--plan", type=gpus, metavar="GPUSxGIB", help="print the memory plan for so many GPUs of so many GiB, and stop")
+    add("--plan", type=gpus, metavar="GPUSxGIB", help="print memory and time for so many GPUs of so many GiB, and stop")
     add_process_flags(parser)
 
     given, _ = parser.parse_known_args(argv)
@@ -593,16 +592,17 @@ def derive(flags: argparse.Namespace) -> argparse.Namespace:
     return argparse.Namespace(**vars(flags) | derived)
 
 
-def memory_plan(args: argparse.Namespace) -> str:
+def memory_and_time(args: argparse.Namespace) -> str:
     (n_gpus, gib), work = args.plan, workload(args, critic_names(args), plan.PROMPT)
     item = 4 if args.dtype == "fp32" else 2
-    return plan.choose(work, item, n_gpus, [args.ranks_per_copy or n_gpus], gib * 2**30)[1]
+    chosen, memory = plan.choose(work, item, n_gpus, [args.ranks_per_copy or n_gpus], gib * 2**30)
+    return f"{memory}\n{time_plan(work, item, chosen, n_gpus, gib)}"
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     if args.plan:
-        return exit_code("train.py", lambda: print(memory_plan(args)))
+        return exit_code("train.py", lambda: print(memory_and_time(args)))
     return exit_code("train.py", lambda: train(args, start(ranks_per_copy=args.ranks_per_copy)))
 
 

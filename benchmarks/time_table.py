@@ -5,8 +5,6 @@
 """
 
 import argparse
-import heapq
-import random
 import sys
 import tempfile
 from pathlib import Path
@@ -14,13 +12,10 @@ from pathlib import Path
 from transformers import Qwen3Config
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from engine.duration import CARDS, HOST_S, low_and_high, span, step_seconds, uniform_lengths
 from engine.errors import UserError
-from engine.plan import PROMPT as LONGEST_PROMPT, Workload, choose, size_of
+from engine.plan import PROMPT as LONGEST_PROMPT, Workload, choose
 
-FLOPS, MEMORY = 0.4 * 989e12, 0.4 * 3.35e12  # 40 % of an H100's bf16 FLOP/s and of its bytes/s
-LAUNCH = 1 / 25.5 / 32  # s a layer: the untuned loop of pytorch.org/blog/accelerating-generative-ai-2
-LINK, HOST, NETWORK = 20e9, 100e9, 50e9  # bytes/s: host to card, in the host's memory, between machines
-PROMPT, BUDGET, PASSES = 256, 16384, 4  # mean prompt; the defaults of --token-budget and --epochs
 # hidden size, layers, MLP, heads, tied embeddings
 QWEN3 = {
     "0.6B": (1024, 28, 3072, 16, True), "1.7B": (2048, 28, 6144, 16, True), "4B": (2560, 36, 9728, 32, True),
@@ -28,53 +23,24 @@ QWEN3 = {
 PAIRS = {"4B": "0.6B", "8B": "1.7B", "14B": "4B"}
 
 
-def settings(folder: Path, name: str, cards: int, copy: int, gib: float, args) -> dict:
-    """Return what the plan chooses for the actor with its two critics."""
-    work = Workload(
+def work_of(folder: Path, name: str, args) -> Workload:
+    """Return the actor with its two critics, and the defaults of train.py."""
+    return Workload(
         f"{folder}/{name}", [f"{folder}/{PAIRS[name]}"] * 2, args.prompts * args.group, args.group,
-        LONGEST_PROMPT, args.max_new_tokens, BUDGET, gradient_checkpointing=True, offload="auto")
-    return choose(work, 2, cards, [copy], gib * 2**30)[0]
-
-
-def seconds(folder: Path, name: str, cards: int, copy: int, chosen: dict, args) -> list[float]:
-    """Return the seconds of: generate at best, at worst, score, fit critics, policy, moving data."""
-    actor = size_of(f"{folder}/{name}", "--model", 2)
-    critics = 2 * size_of(f"{folder}/{PAIRS[name]}", "--critics", 2).params
-    machines = max(1, cards // 8)
-    random.seed(0)
-    n = args.prompts * args.group // cards  # responses of one card
-    lengths = [random.randint(1, 2 * args.mean) for _ in range(n)]
-    ends = [0] * chosen["generate_batch"]  # a finished response hands its place to the next one
-    for length in lengths:
-        heapq.heappush(ends, heapq.heappop(ends) + length)
-    cache_read = actor.kv * sum(PROMPT * length + length**2 / 2 for length in lengths)
-    best = (2 * actor.params * max(ends) + cache_read) / MEMORY
-    tokens = sum(PROMPT + length for length in lengths)
-    forward, micro = 2 * tokens / FLOPS, tokens / BUDGET  # s a parameter; an update takes four times as long
-    update = PASSES * (actor.params + critics / 2)  # parameters that a token passes: one critic of the two
-    stepped = PASSES * (actor.params + critics)  # parameters that optimizer steps change
-    moved = {
-        "none": 0, "moments": 4 * 8 * (actor.params + critics) / copy / LINK,
-        "all": micro * (12 * update + 4 * (actor.params + critics)) / LINK + 28 * stepped / copy / HOST,
-    }[chosen["offload"]]
-    if copy > 8:  # weights and gradients cross the network for each micro-batch
-        moved += micro * (8 * update + 2 * (actor.params + critics)) * (cards - 1) / cards / NETWORK
-    elif machines > 1:  # gradients cross it once an optimizer step
-        moved += 4 * stepped * 2 * (machines - 1) / machines / NETWORK
-    return [best, max(best, max(ends) * actor.layers * LAUNCH), forward * (actor.params + critics),
-            forward * 4 * PASSES * critics / 2, forward * 4 * PASSES * actor.params, moved]
+        LONGEST_PROMPT, args.max_new_tokens, token_budget=16384, gradient_checkpointing=True, offload="auto")
 
 
 def time_rows(folder: Path, args) -> list[list]:
     rows = [["actor, critics", "cards", "generate, s", "score, values", "fit critics", "policy", "transfers",
              "a step, s", f"{args.steps} steps, days"]]
     for name, cards, copy in [(n, c, x or c) for n in args.actors for c in args.cards for x in args.copy]:
-        chosen = settings(folder, name, cards, copy, 80, args)
-        best, worst, *rest = seconds(folder, name, cards, copy, chosen, args)
-        low, high = best + sum(rest), worst + sum(rest)
-        days = f"{args.steps * low / 86400:.1f}–{args.steps * high / 86400:.1f}"
+        work, card = work_of(folder, name, args), CARDS[args.card]
+        chosen = choose(work, 2, cards, [copy], card.gib * 2**30)[0]
+        seconds = step_seconds(work, 2, chosen, card, cards, HOST_S, uniform_lengths(work, cards, args.mean))
+        totals, (best, eager, *rest) = low_and_high(seconds), seconds.values()
+        days = span([args.steps * x / 86400 for x in totals], 1)
         rows.append([f"{name}, 2 × {PAIRS[name]}", f"{cards}" + f", {copy} a copy" * (args.copy != [0]),
-                     f"{best:.0f}–{worst:.0f}", *(f"{x:.0f}" for x in rest), f"{low:.0f}–{high:.0f}", days])
+                     span((best, eager)), *(f"{x:.0f}" for x in rest), span(totals), days])
     return rows
 
 
@@ -84,7 +50,7 @@ def fit_rows(folder: Path, args) -> list[list]:
         rows.append([f"{name}, 2 × {PAIRS[name]}", gib])
         for cards in args.cards:
             try:
-                chosen = settings(folder, name, cards, cards, gib, args)
+                chosen = choose(work_of(folder, name, args), 2, cards, [cards], gib * 2**30)[0]
                 rows[-1].append(f"{chosen['offload']}, {chosen['generate_batch']}")
             except UserError:
                 rows[-1].append("does not fit")
@@ -98,6 +64,7 @@ def main() -> None:
     add("--actors", nargs="+", choices=PAIRS, default=list(PAIRS))
     add("--cards", type=int, nargs="+", default=[1, 8])
     add("--copy", type=int, nargs="+", default=[0], help="cards that share one copy of the weights; 0: all")
+    add("--card", choices=CARDS, default="H100")
     add("--fit", type=float, nargs="+", help="GiB of a card: print what fits, not the time")
     add("--prompts", type=int, default=32)
     add("--group", type=int, default=32)

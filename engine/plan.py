@@ -25,7 +25,7 @@ PROMPT = 1024  # tokens of the longest prompt that --plan assumes
 
 @dataclass(frozen=True)
 class Workload:
-    """The settings that memory depends on."""
+    """The settings that memory and time depend on."""
 
     actor: str
     critics: list[str] | None  # [] without critics; None: an evaluation, which neither updates nor offloads
@@ -38,6 +38,10 @@ class Workload:
     offload: str = "none"  # or auto
     generate_batch: int | str = "auto"
     replay: int = 1  # rollouts kept on the CPU
+    passes: int = 4  # of the actor's update
+    critic_passes: int = 4
+    critic_share: float = 0.5  # of the responses that each critic is fitted on
+    steps: int = 500
 
 
 @dataclass(frozen=True)

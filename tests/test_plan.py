@@ -20,6 +20,7 @@ from critics import ensemble_values, fit_critics
 from engine import plan
 from engine.batch import Response, make_rollout
 from engine.distributed import World
+from engine.duration import CARDS, step_seconds
 from engine.generation import SamplingConfig, generate_responses
 from engine.models import load_actor, load_critic
 from engine.plan import Workload
@@ -230,15 +231,34 @@ def test_plan_prints_the_table_from_config_json_alone_and_starts_nothing(qwen3, 
     monkeypatch.chdir(tmp_path)
     text = run("train.py", *flags_of(qwen3, "--plan", "1x80")).stdout
     assert "--offload moments --generate-batch" in text and "DOES NOT FIT" not in text
-    assert [line.split()[0] for line in text.splitlines()[1:]] == [
-        "GiB", "generate", "score", "fit_critics", "values", "policy"]
-    for line in text.splitlines()[2:]:
+    lines = text.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == [
+        "GiB", "generate", "score", "fit_critics", "values", "policy", "Time,", "seconds", "H100", "H200", "A100"]
+    for line in lines[2:7]:
         *parts, total = map(float, line.split()[1:])
         assert sum(parts) == pytest.approx(total, abs=0.4) and total <= 0.95 * 80 + 0.05
     assert not list(tmp_path.iterdir())
     named = run("train.py", *flags_of(qwen3, "--plan", "1x80", "--offload", "none")).stdout
     assert "Chosen: --offload none" in named and "DOES NOT FIT" in named
     assert "use more GPUs" in run("train.py", *flags_of(qwen3, "--plan", "1x8"), code=2).stderr
+
+
+def test_the_seconds_of_a_step_are_those_worked_by_hand(qwen3):
+    work, h100 = work_of(qwen3), CARDS["H100"]
+    chosen = dict(generate_batch=32, ranks_per_copy=1, offload="none")
+    seconds = step_seconds(work, 2, chosen, h100, 1, 0.5e-3, [2048] * 1024)
+    # 32 turns of 2048 forward passes, each reads 8.04 GB; a row reads 144 KiB for each token so far, 1280 on average
+    assert seconds["generate"] == pytest.approx((65536 * 8.045e9 + 1024 * 2048 * 1280 * 147456) / 1.34e12, rel=0.01)
+    assert seconds["eager"] == pytest.approx(65536 * 36 * 0.5e-3)
+    # 2.36 M tokens; 2 FLOPs a parameter forward, 8 in an update; each token is in one critic's shard
+    assert seconds["score"] == pytest.approx(2.36e6 * 2 * (4.022e9 + 2 * 0.596e9) / 395.6e12, rel=0.01)
+    assert seconds["policy"] == pytest.approx(4 * 2.36e6 * 8 * 4.022e9 / 395.6e12, rel=0.01)
+    assert seconds["fit_critics"] == pytest.approx(4 * 2.36e6 * 8 * 0.596e9 / 395.6e12, rel=0.01)
+    assert seconds["transfers"] == 0
+    moments = step_seconds(work, 2, chosen | dict(offload="moments"), h100, 1, 0.5e-3, [2048] * 1024)
+    assert moments["transfers"] == pytest.approx(4 * 8 * 5.214e9 / 20e9, rel=0.01)
+    eight = step_seconds(work, 2, chosen | dict(ranks_per_copy=8), h100, 8, 0.5e-3, [2048] * 128)
+    assert all(eight[phase] == pytest.approx(seconds[phase] / 8) for phase in seconds)
 
 
 @pytest.mark.parametrize("gpus", ["8", "8x", "x80", "0x80", "8x-1", "8x80x2", "1.5x80"])
