@@ -1,6 +1,6 @@
 """What runs in a worker: one answer after another against its gold, by equality.py or by math-verify.
 
-Run as a script, so that only a worker pays for importing sympy.
+Run as a script, so that only a worker pays for importing mpmath or the library.
 """
 
 import json
@@ -60,10 +60,9 @@ def serve(method: str, memory_gb: str, deadline: str) -> None:
     judge(right, r"\frac{1}{2}", r"\sqrt{2}")  # the first one builds tables
     os.write(replies, b"ready\n")
     for line in sys.stdin:
-        # should the parent be killed while sympy computes, nobody else would end this process
+        # should the parent be killed while this computes, nobody else would end this process
         cpu_seconds = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-        limit = int(cpu_seconds + 2 * float(deadline)) + 1
-        resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_CPU, (int(cpu_seconds + 2 * float(deadline)) + 1, resource.RLIM_INFINITY))
         os.write(replies, json.dumps(judge(right, *json.loads(line))).encode() + b"\n")
 
 
