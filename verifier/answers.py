@@ -2,13 +2,13 @@ r"""Types of answers: the tree of a whole answer, if all of its tokens are known
 
 Beside the trees of expressions.py: ("list", members, "," or "or" or "and"), ("set", members), ("tuple", members,
 opening, closing), which is also an interval, ("union", sets), ("in", variable, set), ("eq", sides), ("rel", sides,
-operators), ("matrix", rows), ("name", text), ("unit", tree, unit).
+operators), ("name", text), ("unit", tree, unit).  A matrix is a tuple of rows.
 """
 
 import itertools
 import re
 
-from verifier.expressions import names, parse, product, require
+from verifier.expressions import TRIG, names, parse, product, require
 from verifier.notation import canonical, clean
 from verifier.units import without_condition, without_unit
 
@@ -19,7 +19,6 @@ PIECE = re.compile(r"\\text\{[^{}]*\}|(?P<open>\\begin\{[a-z]+\}|\\\{|[({\[])|(?
                    r"|\\[a-zA-Z]+|\\.|\S", re.DOTALL)
 LISTED = {",": ",", ";": ",", r"\or": "or", r"\and": "and"}
 TURNED = {"=": "=", "<": ">", r"\le": r"\ge", ">": "<", r"\ge": r"\le", r"\ne": r"\ne", r"\in": ""}
-TRIG = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
 MATRIX = re.compile(r"(.*?)(?:\\cdot)?[(\[]?\\begin\{([pb]?matrix|array)\}(?:\{[clr|]*\})?(.*)\\end\{\2\}[)\]]?",
                     re.DOTALL)
 BUILDER = re.compile(r"\\\{\s*([a-zA-Z])\s*(?:\\in\s*\\mathbb\s*\{?R\}?)?\s*(?:\||:|\\mid)(.*)\\\}", re.DOTALL)
@@ -90,7 +89,7 @@ def member(text: str, symbols: bool) -> tuple:
         require(re.fullmatch("[a-zA-Z]", texts[0]))
         return ("in", texts[0], side(texts[1], symbols))
     sides = [side(part, symbols) for part in texts]
-    kinds = {tree[0] for tree in sides} & {"list", "tuple", "set", "union", "in", "matrix"}
+    kinds = {tree[0] for tree in sides} & {"list", "tuple", "set", "union", "in"}
     if not operators:
         return sides[0]
     if set(operators) == {"="}:
@@ -130,7 +129,6 @@ def all_but(number: tuple) -> tuple:
 
 def side(text: str, symbols: bool) -> tuple:
     """What stands on its own, or beside a relation: a value, a set, a tuple, a matrix, a name."""
-    # in \sin 30° a degree counts
     value, unit = (text, None) if TRIG.search(text) else without_unit(text, symbols)
     if unit is not None:
         return ("unit", side(value, symbols), unit)
@@ -146,10 +144,10 @@ def side(text: str, symbols: bool) -> tuple:
     if re.fullmatch(r"\\mathbb\s*\{?R\}?", text):
         return ("tuple", [MINUS_INFINITY, INFINITY], "(", ")")
     if found := MATRIX.fullmatch(text):
+        factor = [parse("-1" if found[1] == "-" else found[1].strip())] if found[1] else []
         rows = [row.split("&") for row in re.split(r"\\\\(?:\s*\[[^\]]*\])?", re.sub(r"\\\\\s*$", "", found[3]))]
-        require(len({len(row) for row in rows}) == 1)
-        factor = {"": [], "-": [parse("-1")]}[found[1]] if found[1] in ("", "-") else [parse(found[1].strip())]
-        return ("matrix", [[product([*factor, parse(cell.strip())]) for cell in row] for row in rows])
+        rows = [[product([*factor, parse(cell.strip())]) for cell in row] for row in rows]
+        return ("tuple", [("tuple", row, "row", "") for row in rows], "matrix", "")
     if NAME.fullmatch(text):
         return ("name", canonical(text))
     return in_brackets(text, symbols) or parse(text)

@@ -7,16 +7,17 @@ from verifier.expressions import names
 from verifier.units import has_letters
 from verifier.values import formulas_equal, has
 
-SETS = ("tuple", "set", "union")
-STRUCTURES = {"list", "in", "rel", "eq", "matrix", "name", *SETS}
+SETS = {"tuple", "set", "union"}
+STRUCTURES = {"list", "in", "rel", "eq", "name", *SETS}
 
 
 def answers_equal(gold: str, answer: str) -> bool:
     trees = read(gold), read(answer, symbols=not has_letters(gold))
-    if not has(trees, {"%"}):
-        return same_answers(*trees)
-    return any(same_answers(*(with_percent(tree, percent) for tree in trees))
-               for percent in (Fraction(1), Fraction(1, 100)))
+    for percent in (1, Fraction(1, 100)) if has(trees, {"%"}) else (1,):
+        golds, answers = (with_percent(tree, percent) for tree in trees)
+        if same(without_braces(golds, answers), without_braces(answers, golds)):
+            return True
+    return False
 
 
 def with_percent(tree, percent: Fraction):
@@ -28,47 +29,38 @@ def with_percent(tree, percent: Fraction):
     return type(tree)(with_percent(part, percent) for part in tree)
 
 
-def same_answers(gold: tuple, answer: tuple) -> bool:
-    r"""Also \{1,2\} and 1,2; but {x} may be the fractional part, and {{1}} is not {1}."""
-    kinds = {gold[0], answer[0]}
-    if "set" in kinds and not (named_values(gold) or named_values(answer)) and (
-            "list" in kinds or kinds - {"set"} and not kinds & STRUCTURES - {"set"}):
-        golds, answers = (tree[1] if tree[0] in ("set", "list") else [tree] for tree in (gold, answer))
-        return not (len(golds) == 1 and names(golds + answers)) and unordered(golds, answers)
-    return same(gold, answer)
+def without_braces(tree: tuple, other: tuple) -> tuple:
+    r"""1,2 of \{1,2\}, where the other is no set; but {x} may be the fractional part."""
+    if tree[0] != "set" or other[0] in {"in", *SETS} or len(tree[1]) == 1 and names(tree[1]):
+        return tree
+    return tree[1][0] if len(tree[1]) == 1 else ("list", tree[1], ",")
 
 
 def same(gold: tuple, answer: tuple) -> bool:
+    kinds = {gold[0], answer[0]}
     if gold == answer:
         return True
-    if "unit" in (gold[0], answer[0]):  # one may be missing, not be another
+    if "unit" in kinds:  # one may be missing, not be another
         (gold, unit), (answer, other) = bare(gold), bare(answer)
         return not (unit and other and unit != other) and same(gold, answer)
-    kinds = gold[0], answer[0]
-    if kinds == ("in", "in"):
+    if kinds == {"in"}:
         return gold[1] == answer[1] and same(gold[2], answer[2])
     if "in" in kinds:
-        bare_set, other = (gold[2], answer) if kinds[0] == "in" else (answer[2], gold)
-        return other[0] in SETS and same(bare_set, other)
+        found, other = (gold[2], answer) if gold[0] == "in" else (answer[2], gold)
+        return other[0] in SETS and same(found, other)
     if named_values(gold) or named_values(answer):
         return same_named(gold, answer)
     if "eq" in kinds:
         return same_equations(gold, answer)
-    if kinds == ("list", "list"):
+    if kinds == {"tuple", "list"}:  # parentheses have an order
+        return ("(", ")") in (gold[2:], answer[2:]) and ordered(gold[1], answer[1])
+    if kinds == {"list"}:
         apart = {gold[2], answer[2]} == {"or", "and"} and names(gold[1])
         return not apart and unordered(gold[1], answer[1])
-    if kinds == ("tuple", "tuple"):
-        return gold[2:] == answer[2:] and ordered(gold[1], answer[1])
-    if set(kinds) == {"tuple", "list"}:  # parentheses have an order
-        return ("(", ")") in (gold[2:], answer[2:]) and ordered(gold[1], answer[1])
-    if kinds in (("set", "set"), ("union", "union")):
-        return unordered(gold[1], answer[1])
-    if kinds == ("matrix", "matrix"):
-        return len(gold[1]) == len(answer[1]) and all(map(ordered, gold[1], answer[1]))
-    if kinds == ("rel", "rel"):
-        match = unordered if gold[2] == [r"\ne"] else ordered
-        return gold[2] == answer[2] and match(gold[1], answer[1])
-    return not set(kinds) & STRUCTURES and formulas_equal(gold, answer)
+    if len(kinds) == 1 and kinds < {"rel", *SETS}:
+        has_order = gold[0] == "tuple" or gold[0] == "rel" and gold[2] != [r"\ne"]
+        return gold[2:] == answer[2:] and (ordered if has_order else unordered)(gold[1], answer[1])
+    return not kinds & STRUCTURES and formulas_equal(gold, answer)
 
 
 def bare(tree: tuple) -> tuple[tuple, str | None]:
@@ -96,15 +88,15 @@ def value_of(equation: tuple) -> tuple | None:
     if is_name(sides[-1]) and not is_name(sides[0]) and not names(sides[0]):
         sides = sides[::-1]
     defined = all(i == 0 and is_name(x) or same(sides[-1], x) for i, x in enumerate(sides[:-1]))
-    named = sides[0][0] == sides[-1][0] == "name"
-    return sides[-1] if defined and not named and not names(sides[0]) & names(sides[1:]) else None  # x=2x
+    circular = sides[0][0] == sides[-1][0] == "name" or names(sides[0]) & names(sides[1:])  # x=2x
+    return sides[-1] if defined and not circular else None
 
 
 def same_equations(gold: tuple, answer: tuple) -> bool:
-    if answer[0] != "eq":  # 5 is right for AB=5
-        return is_name(gold[1][0]) and value_of(gold) is not None and same(value_of(gold), answer)
-    if gold[0] != "eq":
-        return value_of(answer) is not None and same(gold, value_of(answer))
+    if gold[0] != "eq" or answer[0] != "eq":  # 5 is right for AB=5, and AB=5 for 5
+        equation, other = (gold, answer) if gold[0] == "eq" else (answer, gold)
+        found = value_of(equation)
+        return found is not None and (equation is answer or is_name(gold[1][0])) and same(found, other)
     if is_name(gold[1][0]) and gold[1][0] == answer[1][0]:
         values = value_of(gold), value_of(answer)
         return None not in values and same(*values)

@@ -29,9 +29,12 @@ SEVERAL = {r"\gcd", r"\max", r"\min"}  # functions of several arguments
 KNOWN = {rf"\{name}" for name in FUNCTIONS}
 FUNCTION_LETTERS = {*"fghFGH", r"\varphi", r"\psi", r"\Phi", r"\Psi", r"\Gamma", r"\zeta"}  # f(x+1) is no product
 CLOSING = {"(": ")", "[": "]", "{": "}", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil"}
-FACTORS = KNOWN | CLOSING.keys() | {r"\frac", r"\sqrt", r"\binom", r"\sum"}
+FACTORS = KNOWN | CLOSING.keys() | {r"\frac", r"\sqrt", r"\binom", r"\sum", r"\abs"}
 MIXED = re.compile(r"(?<![\w.^})])(?<![a-zA-Z}^_] )(\d+)(?:\s*\\frac\s*(?:\{(\d+)\}\s*\{(\d+)\}|(\d)\s*(\d)(?!\d))"
                    r"| (\d+)/(\d+)(?![/^!\d]))")
+UNREADABLE = re.compile(  # a date, a word, |x|y|z|
+    r"^\d+(\s*[-/]\s*\d+){2,}$|(?<![\\a-zA-Z])[a-z]{4,}|^[^|]*(?:\|[^|]*\|[^|]*)*?\|[^|]*\|\s*[\w({][^|]*\|")
+TRIG = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")  # beside it, a degree counts
 MINUS_ONE = ("neg", ("num", Fraction(1), 0))
 
 
@@ -66,9 +69,8 @@ def with_sum(mixed: re.Match) -> str:
 
 def parse(text: str) -> tuple:
     """The tree of a formula; raises Unknown."""
-    is_date, is_word = r"^\d+(\s*[-/]\s*\d+){2,}$", r"(?<![\\a-zA-Z])[a-z]{4,}"
-    require(not re.search(rf"{is_date}|{is_word}", text))
-    parser = Parser(MIXED.sub(with_sum, text))
+    require(not UNREADABLE.search(text))
+    parser = Parser(re.sub(r"\|([^|]*)\|", r"\\abs(\1)", MIXED.sub(with_sum, text)))
     tree = parser.sum()
     require(parser.next == "")
     return tree
@@ -78,7 +80,7 @@ class Parser:
     """Reads a formula from left to right, a method for each part of speech."""
 
     def __init__(self, text: str):
-        self.tokens, self.at, self.in_bars, self.in_angle = [*TOKEN.findall(text), ""], 0, False, False
+        self.tokens, self.at, self.has_angles = [*TOKEN.findall(text), ""], 0, TRIG.search(text) is not None
 
     @property
     def next(self) -> str:
@@ -108,7 +110,7 @@ class Parser:
         return operand()
 
     def starts_factor(self) -> bool:
-        return is_letter(self.next) or self.next in FACTORS or self.next == "|" and not self.in_bars
+        return is_letter(self.next) or self.next in FACTORS
 
     def term(self) -> tuple:
         factors = [self.factor()]
@@ -147,7 +149,7 @@ class Parser:
                     require(not name.isupper() or exponent not in (("sym", "T"), MINUS_ONE[1]))
                 require(not raised)  # x^2^3
                 base, raised = ("pow", base, exponent), True
-            elif self.in_angle and self.took(r"\degree"):
+            elif self.has_angles and self.took(r"\degree"):
                 base = ("div", ("mul", base, ("pi",)), ("num", Fraction(180), 0))
             else:
                 return base
@@ -162,11 +164,10 @@ class Parser:
         return self.base() if self.next == r"\frac" else self.argument()
 
     def group(self) -> tuple:
-        start, bars, self.in_bars = self.at, self.in_bars, False
+        start = self.at
         closing = CLOSING[self.take(*CLOSING)]
         tree = self.sum()
         self.take(closing)
-        self.in_bars = bars
         # [x] may be the integer part
         require(closing != "]" or "(" in self.tokens[start : self.at] or self.next == "^")
         return tree
@@ -191,13 +192,8 @@ class Parser:
             inside = self.group()
             return (token[2:], inside) if token[0] == "\\" else inside
         self.take()
-        if token == "|":
-            require(not self.in_bars)
-            self.in_bars = True
-            inside = self.sum()
-            self.take("|")
-            self.in_bars = False
-            return ("abs", inside)
+        if token == r"\abs":
+            return ("abs", self.group())
         if re.match(r"\.?\d", token):
             require(self.next != "_")
             return number(token)
@@ -228,17 +224,15 @@ class Parser:
                 require(power[0] == "num")
         if name == r"\log" and self.took("_"):
             base = (self.argument(),)
-        angle, self.in_angle = self.in_angle, name in (r"\sin", r"\cos", r"\tan", r"\cot", r"\sec", r"\csc")
         if self.next in ("(", "[", "{"):
             inside = self.group()
             require(self.next not in ("^", "!", r"\degree"))
         else:
             factors = [self.signed(self.factor)]
-            while self.starts_factor() and self.next not in KNOWN | {"(", "[", "{", "|"}:
+            while self.starts_factor() and self.next not in KNOWN | {"(", "[", "{", r"\abs"}:
                 factors.append(self.factor())
             require(self.next not in ("/", "("))
             inside = product(factors)
-        self.in_angle = angle
         tree = (name[1:], inside, *base)
         return ("pow", tree, power) if power else tree
 
@@ -268,9 +262,7 @@ class Parser:
 
     def application(self, token: str) -> tuple | None:
         """f(x), P(1,2), y(2t) as one value that only the same argument gives; None for the product n(n+1)."""
-        start, bars, self.in_bars = self.at, self.in_bars, False
-        arguments = self.several()
-        self.in_bars = bars
+        start, arguments = self.at, self.several()
         is_sum = [tree[0] for tree in arguments] == ["add"]
         if token == "i" or is_sum and head(token) not in FUNCTION_LETTERS and "'" not in token:
             self.at = start

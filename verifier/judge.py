@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import resource
+import signal
 import sys
 from collections.abc import Callable
 from functools import lru_cache
@@ -49,8 +50,8 @@ def judge(right: Callable[[str, str], bool], gold: str, answer: str) -> bool:
         return False
 
 
-def serve(method: str, memory_gb: str, deadline: str) -> None:
-    """Answer each line [gold, answer] from stdin with true or false, until stdin closes."""
+def serve(method: str, memory_gb: str) -> None:
+    """Answer each line [gold, answer, CPU seconds] from stdin with true or false, until stdin closes."""
     replies = os.dup(1)
     os.dup2(2, 1)  # a stray print must not look like a reply
     resource.setrlimit(resource.RLIMIT_AS, (int(float(memory_gb) * 2**30),) * 2)
@@ -60,10 +61,12 @@ def serve(method: str, memory_gb: str, deadline: str) -> None:
     judge(right, r"\frac{1}{2}", r"\sqrt{2}")  # the first one builds tables
     os.write(replies, b"ready\n")
     for line in sys.stdin:
-        # should the parent be killed while this computes, nobody else would end this process
-        cpu_seconds = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-        resource.setrlimit(resource.RLIMIT_CPU, (int(cpu_seconds + 2 * float(deadline)) + 1, resource.RLIM_INFINITY))
-        os.write(replies, json.dumps(judge(right, *json.loads(line))).encode() + b"\n")
+        gold, answer, deadline = json.loads(line)
+        # SIGPROF ends this process when it has used so much CPU time, whatever it is doing
+        signal.setitimer(signal.ITIMER_PROF, deadline)
+        verdict = judge(right, gold, answer)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        os.write(replies, json.dumps(verdict).encode() + b"\n")
 
 
 if __name__ == "__main__":

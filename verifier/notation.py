@@ -108,7 +108,7 @@ def verdict_of_texts(gold: str, answer: str) -> bool | None:
         # "(B) 5", "B. 5", but no second choice
         more = r"(?!.*(?:\b(?:and|n?or|not|wrong|incorrect|false|except)\b|\([A-Z]\)|\b[A-Z][).:]))"
         choice = len(words[0]) == 1 and words[0].isupper() and (
-            re.fullmatch(rf"(?:\({words[0]}\)|{words[0]}[).:]) {more}.*", words[1]))
+            re.fullmatch(rf"(?:\({words[0]}\)|{words[0]}[).:]) (?![,;+]){more}.*", words[1]))
         if words[0] == words[1] or choice:
             return True
         return None if is_letter(gold) and len(words[1]) > 1 else False

@@ -1,7 +1,6 @@
 r"""The units that may stand behind a number, the currencies before it, and a condition behind a formula."""
 
 import re
-from collections import Counter
 
 from verifier.notation import clean
 
@@ -25,8 +24,8 @@ UNITS |= {form + end: unit for form, unit in UNITS.items() if len(form) > 2 for 
 UNITS |= {"unit": "", "units": "", "total": ""}
 TEXT = r"\\text\{((?:[^{}]|\{[^{}]*\})*)\}"
 START = re.compile(r"\\(?:text\{|frac|\$|degree)|(?<=[\d}). ])[^\W\d_]|[€£¥₹¢]")
-TOKEN = re.compile(r"\\cdot|[.(){}\s-]|(?P<per>/|per(?![a-z]))|\^\{?(?P<power>-?\d)\}?"
-                   r"|(?P<ahead>square|sq|cubic)(?![a-z])|(?P<word>[^\W\d_]+|[€£¥₹¢])")
+WORD = re.compile(r"[^\W\d_]+|[€£¥₹¢]")
+BETWEEN_WORDS = re.compile(r"\\cdot|[/.(){}\s-]|\^\{?-?\d\}?")
 LONGEST_TAIL = 80  # characters of a unit; the search is quadratic
 CURRENCY = re.compile(r"\s*([+-]?)\s*(\\\$|[€£¥₹])\s*(?=[\d.(\\-])")
 CONDITION = re.compile(r"[\s,;(]*(?:\\text\{[\s,]*(?:where|for|with|any|all|\s)*\}|\\forall)?\s*([a-z])\s*\\in\s*"
@@ -34,37 +33,26 @@ CONDITION = re.compile(r"[\s,;(]*(?:\\text\{[\s,]*(?:where|for|with|any|all|\s)*
 
 
 def unit_of(text: str, symbols: bool) -> str | None:
-    r"""The unit that the text spells, in one form ("\frac{m}{s^2}" is "m^1 s^-2"), or None.
+    r"""The unit that the text spells, in one form ("\frac{m}{s^2}" is "m/s^2"), or None.
 
     Outside \text{}, short symbols could be variables: unless `symbols`, only cm, mm, km, kg and words count.
     """
-    bare = re.findall("[a-zA-Z]+", re.sub(rf"{TEXT}|\\[a-zA-Z]+", " ", text))
+    bare = WORD.findall(re.sub(rf"{TEXT}|\\[a-zA-Z]+", " ", text))
     text = re.sub(r"\\frac\s*\{(.*)\}\s*\{(.*)\}", r"\1/(\2)", re.sub(TEXT, r" \1 ", text))
     text = text.replace(r"\degree", " deg ").replace(r"\$", " dollar ")
-    if TOKEN.sub("", text):
+    text = re.sub(r"\b(?:square|sq)\s+(\w+)", r"\1^2", re.sub(r"\bcubic\s+(\w+)", r"\1^3", text))
+    text = re.sub(r"\s*(?:/|\bper\b)\s*", "/", text)
+    words = [UNITS.get(word, UNITS.get(word.lower()) if len(word) > 3 else None)  # "Dollars", but not Nm for nm
+             for word in WORD.findall(BETWEEN_WORDS.sub(" ", text))]
+    if not words or None in words or WORD.sub("", BETWEEN_WORDS.sub("", text)):
         return None
-    powers, unit, sign, ahead = Counter(), "", 1, 1
-    for token in TOKEN.finditer(text):
-        if token["per"]:
-            sign = -1
-        elif token["ahead"]:
-            ahead = 3 if token["ahead"] == "cubic" else 2
-        elif token["power"]:
-            powers[unit] += sign * (int(token["power"]) - 1)
-        elif word := token["word"]:
-            unit = UNITS.get(word, UNITS.get(word.lower()) if len(word) > 3 else None)  # "Dollars", but not Nm for nm
-            if unit is None:
-                return None
-            powers[unit] += sign * ahead
-            ahead = 1
-    if not powers or ahead != 1 or (powers["C"] or powers["F"]) and not powers["deg"]:
+    is_formula = re.search(r"[/^]", text) and (len(words) > 1 or bare == ["m"])  # h^2 may be a variable's square
+    short = {word for word in bare if len(word) < 3 and word.isascii()} - {"cm", "mm", "km", "kg"}
+    if short and not (symbols and (is_formula or len(bare[0]) == 2)) or {"C", "F"} & {*words} and "deg" not in words:
         return None
-    # m/s and m^2, but h^2 may be a variable's square
-    formula = re.search(r"[/^]", text) and (len(powers) > 1 or bare == ["m"])
-    if {word for word in bare if len(word) < 3} - {"cm", "mm", "km", "kg"} and not (
-            symbols and (formula or len(bare[0]) == 2)):
-        return None
-    return " ".join(sorted(f"{name}^{power}" for name, power in powers.items() if name and power))
+    names = iter(words)
+    text = re.sub(r"\s*([/^])\s*", r"\1", re.sub(r"(?:\\cdot|[.(){}\s])+", " ", text)).strip()
+    return WORD.sub(lambda word: next(names), text)
 
 
 def without_unit(member: str, symbols: bool) -> tuple[str, str | None]:

@@ -2,7 +2,7 @@ r"""The value of a formula at a point, to 700 digits; and whether two formulas a
 
 Two formulas are equal if their difference is zero at several points.  A point counts where both are defined: an
 even root or a logarithm of what contains symbols needs it positive, so \sqrt{ab} = \sqrt a\sqrt b, but \sqrt{x^2}
-is not x.  Numbers beyond 10^300 are not defined, so that nothing takes long and no difference is lost.
+is not x.  Numbers beyond 10^300 are not defined, so that few things take long and no difference is lost.
 """
 
 import math
@@ -18,16 +18,12 @@ mp.dps = 700
 LARGEST, ZERO = mpf(10) ** 300, mpf(10) ** -640
 STEPS = {"gcd", "floor", "ceil", "max", "min"}  # equal at many points by chance
 COMPLEX = re.compile(r"[zwA-Z]|\\[pP]si|\\zeta")  # symbols whose |x|^2 is not x^2
-CONSTANTS = {"e": mp.e, "i": mpc(0, 1), "pi": mp.pi}
-
-
-class Undefined(Exception):
-    """No value at this point."""
 
 
 def require(defined: bool) -> None:
+    """The error of what has no value at this point."""
     if not defined:
-        raise Undefined
+        raise ArithmeticError
 
 
 def is_equal(a, b) -> bool:
@@ -41,90 +37,61 @@ def settled(x):
     return x if abs(x) > ZERO else mpf(0)
 
 
-def real(x):
-    require(not isinstance(x, mpc))
-    return x
-
-
 def integer(x) -> int | None:
     return int(mpmath.nint(x)) if not isinstance(x, mpc) and is_equal(x, mpmath.nint(x)) else None
 
 
-def small(x, limit: int):
-    """The number, if its size does not make the operation slow."""
-    require(abs(x) < limit)
-    return x
+def is_negative(x) -> bool:
+    return not isinstance(x, mpc) and x < 0
 
 
-# ---- operations whose value needs care; `symbolic`: the formula contains symbols ---------------------------
-def divide(symbolic, a, b):
-    require(b != 0)
-    return a / b
+# ---- operations whose value needs care ---------------------------------------------------------------------
+def power(base, exponent):
+    require(abs(exponent) < 10**5 and (base != 0 or exponent > 0))
+    require(not is_negative(base) or integer(exponent) is not None)  # (-8)^{1/3} has several values
+    return mpmath.power(base, exponent if integer(exponent) is None else integer(exponent))
 
 
-def power(symbolic, base, exponent):
-    n = integer(small(exponent, 10**5))
-    if n is not None:
-        require(base != 0 or n > 0)
-        return base**n
-    require(isinstance(base, mpc) or base > 0)  # (-8)^{1/3} has several values
-    return mpmath.power(base, exponent)
+def root(x, n):
+    return -mpmath.root(-x, int(n)) if is_negative(x) and n % 2 else mpmath.root(x, int(n))
 
 
-def root(symbolic, x, n):
-    if isinstance(x, mpc) or x >= 0:
-        return mpmath.root(x, int(n))
-    require(n % 2 or not symbolic)
-    return -mpmath.root(-x, int(n)) if n % 2 else mpmath.root(mpc(x), int(n))
-
-
-def ln(symbolic, x):
-    require(x != 0 and (isinstance(x, mpc) or x > 0 or not symbolic))
-    return mpmath.log(x)
-
-
-def log(symbolic, x, base=mpf(173) / 31):  # without a base it may be any: \log 8/\log 2 is 3
-    require(real(x) > 0 and real(base) > 0 and base != 1)
+def log(x, base=mpf(173) / 31):  # without a base it may be any: \log 8/\log 2 is 3
+    require(x > 0 and base > 0)
     return mpmath.log(x) / mpmath.log(base)
 
 
-def natural(x) -> int:
-    n = integer(small(x, 1000))
-    require(n is not None and n >= 0)
-    return n
+def floor(x):
+    return mpf(integer(x)) if integer(x) is not None else mpmath.floor(x)
 
 
-def factorial(symbolic, x):
-    return mpf(math.factorial(natural(x)))
+def of_integers(function):
+    def apply(*numbers):
+        require(all(integer(x) is not None and abs(x) < 1000 for x in numbers))
+        return mpf(function(*map(integer, numbers)))
+    return apply
 
 
-def binomial(symbolic, n, k):
-    return mpf(math.comb(natural(n), natural(k)))
+def of_small(function):
+    """Without the numbers for which the function takes long."""
+    def apply(x):
+        require(abs(x) < 1000)
+        return function(x)
+    return apply
 
 
-def gcd(symbolic, *numbers):
-    integers = [integer(x) for x in numbers]
-    require(None not in integers)
-    return mpf(math.gcd(*integers))
-
-
-def floor(symbolic, x):
-    return mpf(integer(x)) if integer(real(x)) is not None else mpmath.floor(x)
-
-
-OPERATIONS = {"div": divide, "pow": power, "root": root, "ln": ln, "log": log, "fact": factorial, "binom": binomial,
-              "gcd": gcd, "floor": floor, "ceil": lambda symbolic, x: -floor(symbolic, -x),
-              "max": lambda symbolic, *numbers: max(map(real, numbers)),
-              "min": lambda symbolic, *numbers: min(map(real, numbers))}
-PLAIN = {"add": lambda *terms: sum(terms), "mul": lambda *factors: mpmath.fprod(factors), "neg": lambda x: -x,
-         "abs": abs, "arcsin": mpmath.asin, "arccos": mpmath.acos, "arctan": mpmath.atan,
-         "Gamma": lambda x: mpmath.gamma(small(x, 1000)), "zeta": lambda x: mpmath.zeta(small(x, 1000))}
-PLAIN |= {name: lambda x, function=getattr(mpmath, name): function(small(x, 10**5))
-          for name in "sin cos tan cot sec csc sinh cosh tanh exp".split()}
+OPERATIONS = {"add": lambda *terms: sum(terms), "mul": lambda *factors: math.prod(factors), "neg": lambda x: -x,
+              "div": lambda a, b: a / b, "pow": power, "root": root, "log": log, "abs": abs, "max": max, "min": min,
+              "ln": mpmath.log, "arcsin": mpmath.asin, "arccos": mpmath.acos, "arctan": mpmath.atan,
+              "floor": floor, "ceil": lambda x: -floor(-x), "Gamma": of_small(mpmath.gamma),
+              "fact": of_integers(math.factorial), "binom": of_integers(math.comb), "gcd": of_integers(math.gcd)}
+OPERATIONS |= {name: of_small(getattr(mpmath, name))
+               for name in "sin cos tan cot sec csc sinh cosh tanh exp zeta".split()}
+CONSTANTS = {"e": mp.e, "i": mpc(0, 1), "pi": mp.pi}
 
 
 def value(tree: tuple, point: dict):
-    """The number that the tree is, with the symbols' values from `point`; raises Undefined."""
+    """The number that the tree is, with the symbols' values from `point`; raises an error where it has none."""
     operation, *parts = tree
     if operation == "num":
         return settled(mpf(parts[0].numerator) / parts[0].denominator)
@@ -134,13 +101,21 @@ def value(tree: tuple, point: dict):
         return +CONSTANTS[operation]
     if operation == "sum":
         first, last = integer(value(parts[0], point)), integer(value(parts[1], point))
-        require(None not in (first, last) and 0 <= last - first < 1000)
-        return settled(sum((value(parts[2], point | {r"\bound": mpf(k)}) for k in range(first, last + 1)), mpf(0)))
-    require(operation in PLAIN or operation in OPERATIONS)
+        require(0 <= last - first < 1000)
+        return settled(sum(value(parts[2], point | {r"\bound": mpf(k)}) for k in range(first, last + 1)))
+    require(operation in OPERATIONS)
     numbers = [value(part, point) for part in parts]
-    if operation in PLAIN:
-        return settled(PLAIN[operation](*numbers))
-    return settled(OPERATIONS[operation](bool(point), *numbers))
+    if point and is_negative(numbers[0]):
+        require(operation != "ln" and (operation != "root" or numbers[1] % 2 != 0))
+    return settled(OPERATIONS[operation](*numbers))
+
+
+def attempt(tree: tuple, point: dict):
+    """The value, or None."""
+    try:
+        return value(tree, point)
+    except (ArithmeticError, TypeError, ValueError):  # TypeError: complex numbers have no order
+        return None
 
 
 # ---- equal? ------------------------------------------------------------------------------------------------
@@ -164,20 +139,12 @@ def points(symbols: list[str], complex_ones: set[str]):
     return ({name: draw(i, name) for name in symbols} for i in range(60))
 
 
-def attempt(tree: tuple, point: dict):
-    """The value, or None."""
-    try:
-        return value(tree, point)
-    except (Undefined, ArithmeticError, ValueError):
-        return None
-
-
-def positive_names(tree) -> set[str]:
+def under_roots(tree) -> set[str]:
     r"""The symbols under even roots of a product or quotient, as of \sqrt{GM/r}."""
     if not isinstance(tree, tuple):
         return set()
     is_product = tree[0] == "root" and tree[2][1] % 2 == 0 and not has(tree[1], {"add", "neg", "pow"})
-    return names(tree[1]) if is_product else set().union(*map(positive_names, tree))
+    return names(tree[1]) if is_product else set().union(*map(under_roots, tree))
 
 
 def formulas_equal(gold: tuple, answer: tuple, ratio: bool = False) -> bool:
@@ -187,25 +154,24 @@ def formulas_equal(gold: tuple, answer: tuple, ratio: bool = False) -> bool:
         return constants_equal(gold, answer)
     if not names(gold):  # 0 of anything is no answer to 0
         return False
-    absolute, positive = has((gold, answer), {"abs"}), positive_names(gold) & positive_names(answer)
-    agreed, first = 0, None
+    absolute, positive = has((gold, answer), {"abs"}), under_roots(gold) & under_roots(answer)
+    agreed, first = 0, None if ratio else (1, 1)
     for point in points(symbols, {*filter(COMPLEX.match, symbols)} if absolute else set()):
         point |= {name: abs(point[name]) for name in positive}
         golds, answers = attempt(gold, point), attempt(answer, point)
         if golds is None or answers is None:
             if absolute and golds is not answers:  # \ln|x| and \ln x
                 return False
-            continue
-        if ratio and first is None:
+        elif first is None:
             if (golds == 0) != (answers == 0):
                 return False
             first = (golds, answers) if golds else None
-            continue
-        if not is_equal(golds * first[1], answers * first[0]) if ratio else not is_equal(golds, answers):
+        elif not is_equal(golds * first[1], answers * first[0]):
             return False
-        agreed += 1
-        if agreed == (20 if has((gold, answer), STEPS) else 8):
-            return True
+        else:
+            agreed += 1
+            if agreed == (20 if has((gold, answer), STEPS) else 8):
+                return True
     return agreed >= 3
 
 
@@ -217,10 +183,8 @@ def constants_equal(gold: tuple, answer: tuple) -> bool:
     trees = [tree[1] if tree[0] == "neg" else tree for tree in (gold, answer)]
     digits = [tree[2] if tree[0] == "num" else 0 for tree in trees]
     exact, decimal = values if digits[1] else values[::-1]
-    if all(digits) or max(digits) < 6 or integer(exact) is not None or integer(decimal) is not None:
-        return False
-    if isinstance(exact, mpc) or exact * decimal < 0:
+    if all(digits) or max(digits) < 6 or isinstance(exact, mpc) or integer(exact) is not None or exact * decimal < 0:
         return False
     place = max(digits) - 1 - int(mpmath.floor(mpmath.log10(abs(decimal))))
     cut = (abs(exact) - abs(decimal)) * mpf(10) ** place
-    return -0.5 <= cut < 0.999999 and abs(exact - decimal) <= 5e-6 * abs(exact)
+    return integer(decimal) is None and -0.5 <= cut < 0.999999 and abs(exact - decimal) <= 5e-6 * abs(exact)

@@ -1,7 +1,7 @@
 """Verdicts for a batch: what needs no algebra here, the rest in worker processes that can be killed.
 
 Some inputs, such as `9^{9^{9^9}}`, cannot be interrupted from within (Math-Verify#63), and timeouts by
-signals work in the main thread only (Math-Verify#50), so the parent ends a worker that exceeds its deadline.
+signals work in the main thread only (Math-Verify#50), so a worker that exceeds its deadline is ended.
 """
 
 import json
@@ -62,7 +62,7 @@ class Verifier:
         self.failures = 0  # comparisons that the deadline, a worker's death or its memory ended, scored 0.0
         self.failed_starts = 0  # in a row
         self.idle = []  # worker processes
-        self.busy = {}  # worker -> its (gold, answer), or None while it starts; limits of CPU and awake time
+        self.busy = {}  # worker -> its (gold, answer), or None while it starts; the limit of its awake time
         self.awake, self.looked = 0.0, time.monotonic()  # wall seconds in which the job was not stopped
 
     def reward(self, texts: list[str], golds: list[str]) -> list[float]:
@@ -97,38 +97,29 @@ class Verifier:
 
     def _start_worker(self) -> None:
         # not a fork: the parent has threads and CUDA; a fixed hash seed: sympy depends on the order of sets
-        command = [sys.executable, JUDGE, self.method, str(self.memory_gb), str(self.deadline)]
+        command = [sys.executable, JUDGE, self.method, str(self.memory_gb)]
         # a session of its own, so that Ctrl-C and torchrun's signals to the parent's group do not reach it
         worker = subprocess.Popen(command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                   start_new_session=True, env={**os.environ, "PYTHONHASHSEED": "0"})
-        self._look()
-        self.busy[worker] = None, STARTUP_LIMIT, self.awake + STARTUP_LIMIT
+        self.busy[worker] = None, self.awake + STARTUP_LIMIT
 
     def _send(self, queue: deque) -> None:
         worker = self.idle.pop()
         try:
             # far below a pipe's 64 kB: never blocks
-            worker.stdin.write(json.dumps(queue[0]).encode() + b"\n")
-            self._look()
-            limits = cpu_seconds(worker) + self.deadline, self.awake + STUCK * self.deadline
-            self.busy[worker] = queue.popleft(), *limits
+            worker.stdin.write(json.dumps([*queue[0], self.deadline]).encode() + b"\n")
+            self.busy[worker] = queue.popleft(), self.awake + STUCK * self.deadline
         except BrokenPipeError:  # it died while idle, so the item is not to blame
             end(worker)
 
-    def _look(self) -> None:
-        now = time.monotonic()
-        self.awake += min(now - self.looked, 2 * TICK)
-        self.looked = now
-
     def _receive(self, verdicts: dict) -> None:
-        # a worker cannot use more CPU than time passes
-        left = min((limit - cpu_seconds(worker) for worker, (_, limit, _) in self.busy.items()), default=0.0)
-        readable = wait([worker.stdout for worker in self.busy], min(TICK, max(0.01, left)))
-        self._look()
-        for worker, (pair, cpu_limit, awake_limit) in list(self.busy.items()):
+        readable = wait([worker.stdout for worker in self.busy], TICK)
+        now = time.monotonic()
+        self.awake, self.looked = self.awake + min(now - self.looked, 2 * TICK), now
+        for worker, (pair, limit) in list(self.busy.items()):
             # a reply is one write of a few bytes, so it is read whole; b"" is the end of a dead worker
             reply = os.read(worker.stdout.fileno(), 64) if worker.stdout in readable else None
-            if reply is None and cpu_seconds(worker) < cpu_limit and self.awake < awake_limit:
+            if reply is None and self.awake < limit:
                 continue
             del self.busy[worker]
             if reply:
@@ -139,8 +130,7 @@ class Verifier:
                 self.failures += pair is not None
                 self.failed_starts += pair is None
                 if self.failed_starts == 3:
-                    raise RuntimeError(
-                        "verifier workers did not start, three in a row; they said why on stderr")
+                    raise RuntimeError("verifier workers did not start, three in a row; they said why on stderr")
             if pair:
                 verdicts[pair] = bool(reply) and json.loads(reply)
 
@@ -154,15 +144,6 @@ class Verifier:
 
     def __exit__(self, *exception) -> None:
         self.close()
-
-
-def cpu_seconds(worker: subprocess.Popen) -> float:
-    """CPU time of a worker until now: time in which it, or the whole job, was stopped does not count."""
-    try:
-        fields = Path(f"/proc/{worker.pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def end(worker: subprocess.Popen) -> None:
