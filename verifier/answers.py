@@ -8,7 +8,7 @@ operators), ("name", text), ("unit", tree, unit).  A matrix is a tuple of rows.
 import itertools
 import re
 
-from verifier.expressions import TRIG, names, parse, product, require
+from verifier.expressions import TRIG, Unknown, names, parse, product, require
 from verifier.notation import canonical, clean
 from verifier.units import without_condition, without_unit
 
@@ -22,7 +22,7 @@ TURNED = {"=": "=", "<": ">", r"\le": r"\ge", ">": "<", r"\ge": r"\le", r"\ne": 
 MATRIX = re.compile(r"(.*?)(?:\\cdot)?[(\[]?\\begin\{([pb]?matrix|array)\}(?:\{[clr|]*\})?(.*)\\end\{\2\}[)\]]?",
                     re.DOTALL)
 BUILDER = re.compile(r"\\\{\s*([a-zA-Z])\s*(?:\\in\s*\\mathbb\s*\{?R\}?)?\s*(?:\||:|\\mid)(.*)\\\}", re.DOTALL)
-ALL_BUT = re.compile(r"\\mathbb\s*\{?R\}?\s*\\(?:setminus|backslash)\s*\\\{([^,;]*)\\\}")
+REALS = re.compile(r"\\mathbb\s*\{?R\}?(?:\s*\\(?:setminus|backslash)\s*\\\{([^,;]*)\\\})?")
 BRACKETS = re.compile(r"(\\\{|[(\[])(.*)(\\\}|[)\]])", re.DOTALL)
 INFINITY, MINUS_INFINITY = ("inf",), ("neg", ("inf",))
 
@@ -58,16 +58,11 @@ def listed(text: str, symbols: bool) -> tuple:
         return members[0]
     connectives = {LISTED[separator] for separator in separators} - {","} or {","}
     require(len(connectives) == 1)
-    if connectives == {"or"} and {tree[0] for tree in members} in ({"in"}, {"in", "eq"}):  # x<1 or x>2
-        variables, sets = zip(*(tree[1:] if tree[0] == "in" else point_of(tree) for tree in members))
-        require(len(set(variables)) == 1)
-        return ("in", variables[0], ("union", list(sets)))
+    if connectives == {"or"} and "in" in {x[0] for x in members}:  # x<1 or x=2
+        sets = [("in", x[1][0][1], ("set", x[1][1:])) if x[0] == "eq" else x for x in members]
+        require(all(x[:2] == ("in", sets[0][1]) for x in sets))
+        return ("in", sets[0][1], ("union", [x[2] for x in sets]))
     return ("list", members, *connectives)
-
-
-def point_of(equation: tuple) -> tuple:
-    require(equation[1][0][0] == "sym" and len(equation[1]) == 2)
-    return equation[1][0][1], ("set", equation[1][1:])
 
 
 def plus_and_minus(text: str) -> list[str]:
@@ -110,17 +105,18 @@ def is_name(tree: tuple) -> bool:
 
 def solved(sides: list, operators: list) -> tuple | None:
     r"""The set of the numbers x with 1<x\le2, x>3 or x\ne4; None if the sides are others."""
-    variable = [x for x in sides if x[0] == "sym"]
-    if len(variable) != 1 or len(sides) == 3 and sides[1] != variable[0] or names(
-            [x for x in sides if x != variable[0]]):
+    at = [i for i, x in enumerate(sides) if x[0] == "sym"]
+    if len(at) != 1 or names([x for x in sides if x[0] != "sym"]) or len(sides) == 3 and at != [1]:
         return None
+    variable = sides[at[0]][1]
     if operators == [r"\ne"]:
-        return ("in", variable[0][1], all_but(sides[sides[0] == variable[0]]))
-    if len(sides) == 2 and sides[0] == variable[0]:
+        return ("in", variable, all_but(sides[1 - at[0]]))
+    if at == [0]:
         sides, operators = [MINUS_INFINITY, *sides], ["<", *operators]
-    low, high = sides[0], [*sides, INFINITY][2]
-    brackets = "([" [operators[0] == r"\le"], ")]"[[*operators, "<"][1] == r"\le"]
-    return ("in", variable[0][1], ("tuple", [low, high], *brackets))
+    elif len(sides) == 2:
+        sides, operators = [*sides, INFINITY], [*operators, "<"]
+    opening, closing = "[" if operators[0] == r"\le" else "(", "]" if operators[1] == r"\le" else ")"
+    return ("in", variable, ("tuple", [sides[0], sides[2]], opening, closing))
 
 
 def all_but(number: tuple) -> tuple:
@@ -139,10 +135,8 @@ def side(text: str, symbols: bool) -> tuple:
         return ("union", sets)
     if text == r"\emptyset":
         return ("set", [])
-    if found := ALL_BUT.fullmatch(text):
-        return all_but(parse(found[1]))
-    if re.fullmatch(r"\\mathbb\s*\{?R\}?", text):
-        return ("tuple", [MINUS_INFINITY, INFINITY], "(", ")")
+    if found := REALS.fullmatch(text):
+        return all_but(parse(found[1])) if found[1] else ("tuple", [MINUS_INFINITY, INFINITY], "(", ")")
     if found := MATRIX.fullmatch(text):
         factor = [parse("-1" if found[1] == "-" else found[1].strip())] if found[1] else []
         rows = [row.split("&") for row in re.split(r"\\\\(?:\s*\[[^\]]*\])?", re.sub(r"\\\\\s*$", "", found[3]))]
@@ -155,20 +149,18 @@ def side(text: str, symbols: bool) -> tuple:
 
 def in_brackets(text: str, symbols: bool) -> tuple | None:
     """A set, a tuple, an interval, or a value in brackets; None for (x+1)(x-1)."""
-    match = BRACKETS.fullmatch(text)
-    if not match or match[2].count("(") != match[2].count(")") or re.match(r"[^(\[]*[)\]]", match[2]):
-        return None
-    opening, inside, closing = match.groups()
+    opening, inside, closing = match.groups() if (match := BRACKETS.fullmatch(text)) else ("", "", "")
     if opening + closing == r"\{\}":
         if builder := BUILDER.fullmatch(text):
             found = listed(builder[2].strip(), symbols)
-            require(found[0] == "in" and found[1] == builder[1])
+            require(found[:2] == ("in", builder[1]))
             return found
         found = listed(inside.strip(), symbols) if inside.strip() else ("list", [], ",")
-        found = found if found[0] == "list" else ("list", [found], ",")
-        require(found[2] == ",")
-        return found if found[1] and found[1][0][0] == "eq" else ("set", found[1])
-    parts, separators = split(inside, (",", ";"))
+        return ("set", found[1] if found[0] == "list" else [found])
+    try:
+        parts, separators = split(inside, (",", ";"))
+    except Unknown:
+        return None
     if not separators:
         alone = opening + closing == "()" or opening + closing == "[]" and re.fullmatch(r"\s*-?\d+\s*", inside)
         return side(inside.strip(), symbols) if alone else None

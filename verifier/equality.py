@@ -25,7 +25,7 @@ def with_percent(tree, percent: Fraction):
     if not isinstance(tree, (tuple, list)):
         return tree
     if tree[:1] == ("unit",) and tree[2] == "%":
-        return ("unit", ("mul", tree[1], ("num", percent, 0)) if percent != 1 else tree[1], "%")
+        return ("unit", ("mul", tree[1], ("num", percent)) if percent != 1 else tree[1], "%")
     return type(tree)(with_percent(part, percent) for part in tree)
 
 

@@ -1,8 +1,7 @@
 r"""Numbers and formulas: from tokens to a tree, if every token and its place are known.
 
-A tree is (operation, *parts): ("num", Fraction, significant digits of a decimal or 0), ("sym", name), ("pi",),
-("add", a, b, …), ("neg", a), ("pow", a, b), ("root", a, n), ("sin", a), …  What can be read in two ways is not
-known: 1/2x, 2\frac32, |x|y|, f^{(2)}, f^{-1}, dx.
+A tree is (operation, *parts): ("num", Fraction), ("sym", name), ("pi",), ("add", a, b, …), ("neg", a), ("pow", a, b),
+("root", a, n), ("sin", a), …  What can be read in two ways is not known: 1/2x, 2\frac32, |x|y|, f^{(2)}, f^{-1}, dx.
 """
 
 import re
@@ -35,16 +34,15 @@ MIXED = re.compile(r"(?<![\w.^})])(?<![a-zA-Z}^_] )(\d+)(?:\s*\\frac\s*(?:\{(\d+
 UNREADABLE = re.compile(  # a date, a word, |x|y|z|
     r"^\d+(\s*[-/]\s*\d+){2,}$|(?<![\\a-zA-Z])[a-z]{4,}|^[^|]*(?:\|[^|]*\|[^|]*)*?\|[^|]*\|\s*[\w({][^|]*\|")
 TRIG = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")  # beside it, a degree counts
-MINUS_ONE = ("neg", ("num", Fraction(1), 0))
+ONE, MINUS_ONE = ("num", Fraction(1)), ("neg", ("num", Fraction(1)))
 
 
 def number(token: str) -> tuple:
     if match := re.fullmatch(r"(\d*)\.(\d*)\\[a-z]+\s*\{?(\d+)\}?", token):  # 0.1\overline{6}
         whole, decimals, period = match.groups()
         nines = (10 ** len(period) - 1) * 10 ** len(decimals)
-        return ("num", Fraction(int("0" + whole + decimals + period) - int("0" + whole + decimals), nines), 0)
-    digits = re.sub(r"[eE].*|\.", "", token).lstrip("0")
-    return ("num", Fraction(token), len(digits) if re.search(r"[.eE]", token) else 0)
+        return ("num", Fraction(int("0" + whole + decimals + period) - int("0" + whole + decimals), nines))
+    return ("num", Fraction(token))
 
 
 def is_letter(token: str) -> bool:
@@ -146,11 +144,11 @@ class Parser:
                 if base[0] == "sym":  # y^{(n)}, f^{-1}, f^2(x), A^T
                     require(not re.fullmatch(r"\{?\([^()]*\)\}?", "".join(self.tokens[start : self.at])))
                     require(head(name) not in FUNCTION_LETTERS or exponent != MINUS_ONE and self.next != "(")
-                    require(not name.isupper() or exponent not in (("sym", "T"), MINUS_ONE[1]))
+                    require(not name.isupper() or exponent not in (("sym", "T"), ONE))
                 require(not raised)  # x^2^3
                 base, raised = ("pow", base, exponent), True
             elif self.has_angles and self.took(r"\degree"):
-                base = ("div", ("mul", base, ("pi",)), ("num", Fraction(180), 0))
+                base = ("div", ("mul", base, ("pi",)), ("num", Fraction(180)))
             else:
                 return base
 
@@ -204,7 +202,7 @@ class Parser:
             if index:
                 self.take("]")
             inside = self.group() if self.next == "(" else self.argument()
-            return ("root", inside, ("num", Fraction(index or 2), 0))
+            return ("root", inside, ("num", Fraction(index or 2)))
         if token in KNOWN:
             return (token[1:], *self.several()) if token in SEVERAL else self.function(token)
         if token == r"\sum":

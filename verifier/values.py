@@ -16,7 +16,6 @@ from verifier.expressions import names
 
 mp.dps = 700
 LARGEST, ZERO = mpf(10) ** 300, mpf(10) ** -640
-STEPS = {"gcd", "floor", "ceil", "max", "min"}  # equal at many points by chance
 COMPLEX = re.compile(r"[zwA-Z]|\\[pP]si|\\zeta")  # symbols whose |x|^2 is not x^2
 
 
@@ -139,25 +138,17 @@ def points(symbols: list[str], complex_ones: set[str]):
     return ({name: draw(i, name) for name in symbols} for i in range(60))
 
 
-def under_roots(tree) -> set[str]:
-    r"""The symbols under even roots of a product or quotient, as of \sqrt{GM/r}."""
-    if not isinstance(tree, tuple):
-        return set()
-    is_product = tree[0] == "root" and tree[2][1] % 2 == 0 and not has(tree[1], {"add", "neg", "pow"})
-    return names(tree[1]) if is_product else set().union(*map(under_roots, tree))
-
-
 def formulas_equal(gold: tuple, answer: tuple, ratio: bool = False) -> bool:
     """Whether the values are equal, or, with `ratio`, in one constant ratio that is not zero."""
     symbols = sorted(names((gold, answer)))
     if not symbols:
-        return constants_equal(gold, answer)
+        values = attempt(gold, {}), attempt(answer, {})
+        return None not in values and is_equal(*values)
     if not names(gold):  # 0 of anything is no answer to 0
         return False
-    absolute, positive = has((gold, answer), {"abs"}), under_roots(gold) & under_roots(answer)
+    absolute = has((gold, answer), {"abs"})
     agreed, first = 0, None if ratio else (1, 1)
     for point in points(symbols, {*filter(COMPLEX.match, symbols)} if absolute else set()):
-        point |= {name: abs(point[name]) for name in positive}
         golds, answers = attempt(gold, point), attempt(answer, point)
         if golds is None or answers is None:
             if absolute and golds is not answers:  # \ln|x| and \ln x
@@ -170,21 +161,6 @@ def formulas_equal(gold: tuple, answer: tuple, ratio: bool = False) -> bool:
             return False
         else:
             agreed += 1
-            if agreed == (20 if has((gold, answer), STEPS) else 8):
+            if agreed == 20:  # as many, for floor and max are equal at many points by chance
                 return True
     return agreed >= 3
-
-
-def constants_equal(gold: tuple, answer: tuple) -> bool:
-    """Equal, or one is a decimal of six significant digits or more that is the other, rounded or cut off."""
-    values = attempt(gold, {}), attempt(answer, {})
-    if None in values or is_equal(*values):
-        return None not in values
-    trees = [tree[1] if tree[0] == "neg" else tree for tree in (gold, answer)]
-    digits = [tree[2] if tree[0] == "num" else 0 for tree in trees]
-    exact, decimal = values if digits[1] else values[::-1]
-    if all(digits) or max(digits) < 6 or isinstance(exact, mpc) or integer(exact) is not None or exact * decimal < 0:
-        return False
-    place = max(digits) - 1 - int(mpmath.floor(mpmath.log10(abs(decimal))))
-    cut = (abs(exact) - abs(decimal)) * mpf(10) ** place
-    return integer(decimal) is None and -0.5 <= cut < 0.999999 and abs(exact - decimal) <= 5e-6 * abs(exact)
