@@ -57,7 +57,7 @@ def to_ascii(text: str) -> str:
         text = re.sub(f"[{run}]+", lambda found: f"{mark}{{{found[0].translate(digits)}}}", text)
     text = re.sub("[¼½¾⅐-⅞]", lambda sign: r"\frac{%s}{%s}" % tuple(normalize("NFKC", sign[0]).split("⁄")), text)
     text = re.sub(r"√\s*(\d+)", r"\\sqrt{\1}", text).translate(str.maketrans(SIGNS))
-    text = normalize("NFKC", text).translate(str.maketrans(SIGNS))
+    text = normalize("NFKC", text)
     if r"\text" not in text:  # Greek words stay as they are
         text = text.translate(str.maketrans({letter: rf"\{name} " for letter, name in GREEK.items()}))
     return re.sub(r"(?![0-9])\d", lambda digit: str(int(digit[0])), text)
@@ -108,7 +108,7 @@ def verdict_of_texts(gold: str, answer: str) -> bool | None:
         # "(B) 5", "B. 5", but no second choice
         more = r"(?!.*(?:\b(?:and|n?or|not|wrong|incorrect|false|except)\b|\([A-Z]\)|\b[A-Z][).:]))"
         choice = len(words[0]) == 1 and words[0].isupper() and (
-            re.fullmatch(rf"(?:\({words[0]}\)|{words[0]}[).:]) (?![,;+]){more}.*", words[1]))
+            re.fullmatch(rf"(?:\({words[0]}\)|{words[0]}[).:])(?: (?![,;+]){more}.*)?", words[1]))
         if words[0] == words[1] or choice:
             return True
         return None if is_letter(gold) and len(words[1]) > 1 else False

@@ -10,7 +10,7 @@ yd yard|mi mile|acre|L l liter litre л|mL ml milliliter|gal gallon|cup|pint|qua
 mg milligram|ton tonne|lb lbs pound £|oz ounce|s sec second сек 秒|min minute мин 分钟|h hr hrs hour час часа 小时
 day 天|week|month|yr year лет 年|deg degree 度|rad radian|C Celsius|F Fahrenheit|dollar USD|cent ¢|€ euro|¥ yuan 元 円
 ₹ rupee|рублей|N newton|J joule|W watt|V volt|A amp ampere|Hz hertz|Pa pascal|eV|mol mole|Ω ohm|pc parsec|AU|cal calorie
-mi/h mph|km/h kmph kph|person people 人|man men|woman women|child children|vertex vertices|candy candies|个
+mi/h mph|km/h kmph kph|erg|dyn dyne|person people 人|man men|woman women|child children|vertex vertices|candy candies|个
 apple|arrangement|bag|ball|banana|bead|bird|block|book|bottle|box|boy|brick|cake|can|car|card|cat|chair|choice|circle
 class|coin|color|combination|cookie|cow|customer|dap|diagonal|digit|divisor|dog|edge|egg|element|employee|episode|face
 factor|fish|flower|friend|fruit|game|girl|goat|group|guest|handshake|hat|horse|house|integer|item|kid|letter|line
