@@ -13,8 +13,6 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 
 def strict() -> Callable[[str, str], bool]:
     from verifier.equality import answers_equal
@@ -70,4 +68,5 @@ def serve(method: str, memory_gb: str) -> None:
 
 
 if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
     serve(*sys.argv[1:])
