@@ -11,7 +11,7 @@ from verifier.notation import FUNCTIONS, GREEK
 
 
 class Unknown(Exception):
-    """A token, or an order of tokens, whose meaning no type of answer knows."""
+    """A token, or an order of tokens, whose meaning no type of answer knows; a formula without a value."""
 
 
 def require(understood) -> None:
@@ -155,11 +155,9 @@ class Parser:
     def exponent(self) -> tuple:
         if self.next in ("+", "-"):  # 10^-5
             return self.signed(self.exponent)
-        if self.next.isdecimal():  # 2^10, as everybody means it
-            return number(self.take())
-        if self.next in ("{", "("):
-            return self.group()
-        return self.base() if self.next == r"\frac" else self.argument()
+        if self.next == "(" or self.next == r"\frac" or self.next.isdecimal():  # 2^10, as everybody means it
+            return self.base()
+        return self.argument()
 
     def group(self) -> tuple:
         start = self.at

@@ -6,7 +6,7 @@ from verifier.notation import clean
 
 FORMS = """
 m meter metre метр|cm centimeter centimetre см 厘米|mm millimeter|km kilometer км 公里|nm nanometer|in inch|ft foot feet
-yd yard|mi mile|acre|L l liter litre л|mL ml milliliter|gal gallon|cup|pint|quart|g gram г 克|kg kilogram кг 公斤
+yd yard|mi mile|acre|L l liter litre л|mL ml milliliter|gal gallon|cup|pint|quart|g gm gram г 克|kg kilogram кг 公斤
 mg milligram|ton tonne|lb lbs pound £|oz ounce|s sec second сек 秒|min minute мин 分钟|h hr hrs hour час часа 小时
 day 天|week|month|yr year лет 年|deg degree 度|rad radian|C Celsius|F Fahrenheit|dollar USD|cent ¢|€ euro|¥ yuan 元 円
 ₹ rupee|рублей|N newton|J joule|W watt|V volt|A amp ampere|Hz hertz|Pa pascal|eV|mol mole|Ω ohm|pc parsec|AU|cal calorie
@@ -14,7 +14,7 @@ mi/h mph|km/h kmph kph|erg|dyn dyne|person people 人|man men|woman women|child 
 apple|arrangement|bag|ball|banana|bead|bird|block|book|bottle|box|boy|brick|cake|can|car|card|cat|chair|choice|circle
 class|coin|color|combination|cookie|cow|customer|dap|diagonal|digit|divisor|dog|edge|egg|element|employee|episode|face
 factor|fish|flower|friend|fruit|game|girl|goat|group|guest|handshake|hat|horse|house|integer|item|kid|letter|line
-marble|match|meal|member|mile|number|orange|outcome|outfit|page|path|pen|pencil|permutation|piece|pizza|player|point
+marble|match|meal|member|multiple|number|orange|outcome|outfit|page|path|pen|pencil|permutation|piece|pizza|player|point
 question|rectangle|region|rose|row|sequence|sheet|shirt|shoe|side|slice|solution|song|student|subset|teacher|term
 ticket|toy|tree|triangle|trip|value|vote|way|wheel|window|worker
 """
@@ -40,7 +40,7 @@ def unit_of(text: str, symbols: bool) -> str | None:
     bare = WORD.findall(re.sub(rf"{TEXT}|\\[a-zA-Z]+", " ", text))
     text = re.sub(r"\\frac\s*\{(.*)\}\s*\{(.*)\}", r"\1/(\2)", re.sub(TEXT, r" \1 ", text))
     text = text.replace(r"\degree", " deg ").replace(r"\$", " dollar ")
-    text = re.sub(r"\b(?:square|sq)\s+(\w+)", r"\1^2", re.sub(r"\bcubic\s+(\w+)", r"\1^3", text))
+    text = re.sub(r"\b(?:square|sq\.?)\s+(\w+)", r"\1^2", re.sub(r"\bcubic\s+(\w+)", r"\1^3", text))
     text = re.sub(r"\s*(?:/|\bper\b)\s*", "/", text)
     words = [UNITS.get(word, UNITS.get(word.lower()) if len(word) > 3 else None)  # "Dollars", but not Nm for nm
              for word in WORD.findall(BETWEEN_WORDS.sub(" ", text))]

@@ -12,17 +12,11 @@ import re
 import mpmath
 from mpmath import mp, mpc, mpf
 
-from verifier.expressions import names
+from verifier.expressions import Unknown, names, require
 
 mp.dps = 700
 LARGEST, ZERO = mpf(10) ** 300, mpf(10) ** -640
 COMPLEX = re.compile(r"[zwA-Z]|\\[pP]si|\\zeta")  # symbols whose |x|^2 is not x^2
-
-
-def require(defined: bool) -> None:
-    """The error of what has no value at this point."""
-    if not defined:
-        raise ArithmeticError
 
 
 def is_equal(a, b) -> bool:
@@ -90,7 +84,7 @@ CONSTANTS = {"e": mp.e, "i": mpc(0, 1), "pi": mp.pi}
 
 
 def value(tree: tuple, point: dict):
-    """The number that the tree is, with the symbols' values from `point`; raises an error where it has none."""
+    """The number that the tree is, with the symbols' values from `point`; raises an error where there is none."""
     operation, *parts = tree
     if operation == "num":
         return settled(mpf(parts[0].numerator) / parts[0].denominator)
@@ -113,7 +107,7 @@ def attempt(tree: tuple, point: dict):
     """The value, or None."""
     try:
         return value(tree, point)
-    except (ArithmeticError, TypeError, ValueError):  # TypeError: complex numbers have no order
+    except (Unknown, ArithmeticError, TypeError, ValueError):  # TypeError: complex numbers have no order
         return None
 
 

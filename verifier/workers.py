@@ -96,7 +96,7 @@ class Verifier:
             self._receive(verdicts)
 
     def _start_worker(self) -> None:
-        # not a fork: the parent has threads and CUDA; a fixed hash seed: sympy depends on the order of sets
+        # not a fork: the parent has threads and CUDA; a fixed hash seed: math-verify depends on it
         command = [sys.executable, JUDGE, self.method, str(self.memory_gb)]
         # a session of its own, so that Ctrl-C and torchrun's signals to the parent's group do not reach it
         worker = subprocess.Popen(command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
