@@ -31,7 +31,8 @@ def with_percent(tree, percent: Fraction):
 
 def without_braces(tree: tuple, other: tuple) -> tuple:
     r"""1,2 of \{1,2\}, where the other is no set; but {x} may be the fractional part."""
-    if tree[0] != "set" or other[0] in {"in", *SETS} or named_values(other) or len(tree[1]) == 1 and names(tree[1]):
+    is_named = named_values(other) and not has(tree, {"eq"})
+    if tree[0] != "set" or other[0] in {"in", *SETS} or is_named or len(tree[1]) == 1 and names(tree[1]):
         return tree
     return tree[1][0] if len(tree[1]) == 1 else ("list", tree[1], ",")
 

@@ -2,7 +2,8 @@ r"""The value of a formula at a point, to 700 digits; and whether two formulas a
 
 Two formulas are equal if their difference is zero at several points.  A point counts where both are defined: an
 even root or a logarithm of what contains symbols needs it positive, so \sqrt{ab} = \sqrt a\sqrt b, but \sqrt{x^2}
-is not x.  Numbers beyond 10^300 are not defined, so that few things take long and no difference is lost.
+is not x.  Numbers beyond 10^160 are not defined, so that few things take long, and the fourth power of the smallest
+number is more than a rounding error.
 """
 
 import math
@@ -15,7 +16,7 @@ from mpmath import mp, mpc, mpf
 from verifier.expressions import Unknown, names, require
 
 mp.dps = 700
-LARGEST, ZERO = mpf(10) ** 300, mpf(10) ** -640
+LARGEST, ZERO = mpf(10) ** 160, mpf(10) ** -640
 COMPLEX = re.compile(r"[zwA-Z]|\\[pP]si|\\zeta")  # symbols whose |x|^2 is not x^2
 
 
