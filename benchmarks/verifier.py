@@ -36,7 +36,7 @@ def measure(data: str, n: int, hanging: int, method: str) -> dict:
             found |= {name: time.perf_counter() - start, f"right, {name}": sum(rewards) / n}
         found |= {"given up": verifier.failures, "workers": verifier.n_workers}
         start = time.perf_counter()
-        texts = [rf"\boxed{{\binom{{10^{{10}}}}{{{i + 5}\cdot10^9}}}}" for i in range(hanging)]
+        texts = [rf"\boxed{{{i}+\sum_{{k=1}}^{{1000}}\zeta(k+\sqrt{{2}})}}" for i in range(hanging)]
         verifier.reward(texts, ["42"] * hanging)
         found[f"{hanging} that hang"] = time.perf_counter() - start
     return found

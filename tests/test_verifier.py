@@ -14,10 +14,10 @@ import pytest
 
 from verifier import MAX_LENGTH, Verifier, extract_answer, last_boxed, workers
 from verifier.extract import last_number
-from verifier.workers import quick_verdict
+from verifier.notation import verdict_of_texts
 
 ROOT = Path(__file__).parent.parent
-HANGS = r"\binom{10^{10}}{5\cdot10^9}"
+HANGS = r"\sum_{k=1}^{1000}\zeta(k+\sqrt{2})"
 
 
 @pytest.mark.parametrize("text, expected", [
@@ -84,8 +84,8 @@ def test_what_needs_no_algebra_takes_little_time():
     start = time.monotonic()
     pieces = ("~", r"\,", r"\text{m} ", "k ", r"\frac ", ", ", "{ ", "(", r"\sqrt(", "€", "or ", "1 000 ")
     for piece in pieces:
-        quick_verdict("5", piece * (MAX_LENGTH // len(piece)))
-        quick_verdict("Yes", piece * (MAX_LENGTH // len(piece)))
+        verdict_of_texts("5", piece * (MAX_LENGTH // len(piece)))
+        verdict_of_texts("Yes", piece * (MAX_LENGTH // len(piece)))
     assert time.monotonic() - start < 10
 
 
@@ -116,13 +116,13 @@ def test_megabyte_responses_leave_no_memory_behind(verifier):
 
 @pytest.mark.slow
 def test_hostile_answers_end_at_the_deadline_are_counted_and_the_next_is_judged(verifier):
-    hostile = [HANGS, HANGS + "+1", HANGS + "+2", "1000000!", r"10^{10^{10}}", r"9^{9^{9^9}}",
-               r"\frac{1}{" * 100 + "2" + "}" * 100]
+    hostile = [HANGS, "1+" + HANGS, "2+" + HANGS, "1000000!", r"10^{10^{10}}", r"9^{9^{9^9}}",
+               r"\binom{10^{10}}{5\cdot10^9}", r"\frac{1}{" * 100 + "2" + "}" * 100]
     assert verifier.score([r"\sqrt{4}"], ["2"]) == [1.0]
     start = time.monotonic()
-    scores = verifier.score([*hostile, HANGS, r"\sqrt{4}"], ["42"] * 8 + ["2"])
+    scores = verifier.score([*hostile, HANGS, r"\sqrt{4}"], ["42"] * 9 + ["2"])
     assert time.monotonic() - start < 60
-    assert scores == [0.0] * 8 + [1.0]
+    assert scores == [0.0] * 9 + [1.0]
     assert verifier.failures == 3  # the repeated one counts once; numbers of a million digits are no values
     assert verifier.score([r"\sqrt{9}", HANGS], ["3", HANGS]) == [1.0, 1.0]
 
@@ -173,14 +173,16 @@ def test_a_worker_that_dies_over_an_answer_is_replaced_and_the_answer_counted_as
     verifier.deadline = 2.0
 
 
-@pytest.mark.slow
-def test_running_out_of_memory_is_a_failure_of_the_item_only():
-    with Verifier(n_workers=1, deadline=60.0, memory_gb=0.2) as verifier:
-        assert verifier.score([r"\sqrt{4}"], ["2"]) == [1.0]
-        start = time.monotonic()
-        assert verifier.score([r"\sum_{k=1}^{1000}1024^{89000+k}"], ["42"]) == [0.0]  # a hundred megabytes
-        assert verifier.failures == 1 and time.monotonic() - start < 60.0
-        assert verifier.score([r"\sqrt{9}"], ["3"]) == [1.0]
+def test_a_worker_that_has_no_memory_left_ends():
+    """A fresh one is safer; the parent counts the answer as a failure."""
+    program = """if True:
+        import resource
+        from verifier.judge import judge
+        resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
+        judge(lambda gold, answer: bytearray(2**40), "2", "2")
+        print("alive")"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, ""), done.stderr
 
 
 @pytest.mark.slow
@@ -266,7 +268,7 @@ def test_no_worker_outlives_a_killed_parent():
         verifier.score([r"\\sqrt{4}"], ["2"])
         print(verifier.idle[0].pid, flush=True)
         sys.stdin.readline()
-        verifier.deadline = 60.0  # the worker, told 1.0, has to end by itself
+        verifier.deadline = 3.0  # of CPU time; the worker has to end by itself
         verifier.score(sys.argv[1:], ["2"])
         time.sleep(60)"""
     parents = [  # one with an idle worker, one with a worker that does not look for the end of its input
@@ -295,8 +297,8 @@ def test_a_worker_that_cannot_start_is_an_error_not_a_hang(monkeypatch):
         verifier.score([r"\sqrt{4}"], ["2"])
 
 
-def test_the_parent_imports_neither_torch_nor_sympy():
-    program = "import sys, verifier; assert not {'torch', 'sympy', 'math_verify'} & set(sys.modules)"
+def test_the_parent_imports_neither_torch_nor_a_library_for_mathematics():
+    program = "import sys, verifier; assert not {'torch', 'sympy', 'mpmath', 'math_verify'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
 

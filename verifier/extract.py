@@ -3,10 +3,12 @@
 import re
 from collections import deque
 
-from verifier.notation import MENTION_ONLY, to_ascii
+from verifier.notation import to_ascii
 
 BOX_OR_BRACE = re.compile(r"\\\\?(?:boxed|fbox)(?![a-zA-Z])\s*(\{?)|\\.|[{}]", re.DOTALL)
 UNBRACED = re.compile(r"(?:(?![a-zA-Z]{2}|[a-zA-Z]\s)[^\s$]+)?")  # nothing of "\boxed as asked"
+MENTION_ONLY = re.compile(  # a box that is talked about
+    r"(?i:\\[a-z]*dots|\\text\w*|\\[,;:! ]|(?:(?:your|the|final) )*answer(?: here)?|[\s.…{}~?])*")
 NUMBER_RUN = re.compile(
     r"(?:(?<![\w)}\].])-\$?)?(?:(?<![\d.])\.\d+|\d[\d,]*(?:\.\d+)?)(?:[eE][+-]?\d+(?!\w))?")
 

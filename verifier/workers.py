@@ -1,7 +1,7 @@
 """Verdicts for a batch: what needs no algebra here, the rest in worker processes that can be killed.
 
 Some inputs, such as `9^{9^{9^9}}`, cannot be interrupted from within (Math-Verify#63), and timeouts by
-signals work in the main thread only (Math-Verify#50), so the parent ends a worker that exceeds its deadline.
+signals work in the main thread only (Math-Verify#50), so a worker that exceeds its deadline is ended.
 """
 
 import json
@@ -11,30 +11,19 @@ import subprocess
 import sys
 import time
 from collections import deque
-from functools import lru_cache
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Self
 
 from verifier.answers import read
 from verifier.extract import extract_answer
-from verifier.notation import canonical, clean, has_letters, is_letter, is_words, plain, same_words
+from verifier.notation import is_words, verdict_of_texts
 
 MAX_LENGTH = 1000  # characters; the longest gold of the usual data sets has about 250
 JUDGE = Path(__file__).with_name("judge.py")
-STARTUP_LIMIT = 300.0  # seconds for a worker to import sympy, on the busiest machine
+STARTUP_LIMIT = 300.0  # seconds for a worker to import what it needs, on the busiest machine
 STUCK = 60  # deadlines of wall time after which a worker that does not compute is ended
 TICK = 1.0  # seconds between two looks at the workers, at most
-
-
-# ---- verdicts that need no algebra -------------------------------------------------------------------------
-@lru_cache(maxsize=4096)
-def known(text: str, symbols: bool = False) -> tuple | None:
-    """The tree of an answer of a known type, or None."""
-    try:
-        return read(text, symbols)[0]
-    except Exception:  # noqa: BLE001  nothing that a model writes may end a run
-        return None
 
 
 def gold_text(gold: str) -> str:
@@ -46,31 +35,15 @@ def gold_text(gold: str) -> str:
 
 
 def is_only_text(gold: str) -> bool:
-    r"""3\times4 may be the size of a matrix, which 4\times3 is not; 0110 a code, which 110 is not."""
-    return len(gold) > MAX_LENGTH or bool(re.fullmatch(r"\s*(\w+\s*\\times\s*\w+|0[01]{3,})\s*", clean(gold)))
-
-
-def quick_verdict(gold: str, answer: str | None) -> bool | None:
-    """Right, wrong, or None where only algebra can tell."""
-    if answer is None or len(answer) > MAX_LENGTH:
+    """Whether only the same text can match a gold that is no word."""
+    if is_words(gold):
         return False
-    if is_letter(gold) or is_words(gold):
-        right = same_words(gold, answer)
-        if right or not is_letter(gold) or len(plain(answer)) <= 1:
-            return right
-    texts = canonical(gold), canonical(answer)
-    if texts[0] == texts[1] or not texts[1]:
-        return texts[1] != ""
-    if is_only_text(gold):
-        return False
-    trees = known(gold), known(answer, not has_letters(gold))
-    if None in trees:
-        return False
-    written = [tree[0] == "num" and (tree[2] or tree[1].denominator == 1) for tree in trees]
-    return trees[0][1] == trees[1][1] if all(written) else None
+    try:
+        return len(gold) > MAX_LENGTH or not read(gold)
+    except Exception:  # noqa: BLE001  Unknown, or deeper than Python's stack
+        return True
 
 
-# ---- in the parent -----------------------------------------------------------------------------------------
 class Verifier:
     """Up to `n_workers` processes; an item gets `deadline` CPU seconds, a process `memory_gb` GiB.
 
@@ -89,7 +62,7 @@ class Verifier:
         self.failures = 0  # comparisons that the deadline, a worker's death or its memory ended, scored 0.0
         self.failed_starts = 0  # in a row
         self.idle = []  # worker processes
-        self.busy = {}  # worker -> its (gold, answer), or None while it starts; limits of CPU and awake time
+        self.busy = {}  # worker -> its (gold, answer), or None while it starts; the limit of its awake time
         self.awake, self.looked = 0.0, time.monotonic()  # wall seconds in which the job was not stopped
 
     def reward(self, texts: list[str], golds: list[str]) -> list[float]:
@@ -99,20 +72,18 @@ class Verifier:
     def score(self, answers: list[str | None], golds: list[str]) -> list[float]:
         """1.0 where the extracted answer is right, else 0.0; a pair that occurs twice is judged once."""
         pairs = list(zip(map(gold_text, golds), answers, strict=True))
-        verdicts = {pair: self._quick(*pair) for pair in dict.fromkeys(pairs)}
+        verdicts = {pair: self._without_worker(*pair) for pair in dict.fromkeys(pairs)}
         self._settle(verdicts)
         return [float(verdicts[pair]) for pair in pairs]
 
-    def _quick(self, gold: str, answer: str | None) -> bool | None:
-        if self.method == "math-verify":
-            return False if answer is None or len(answer) > MAX_LENGTH else None
-        return quick_verdict(gold, answer)
+    def _without_worker(self, gold: str, answer: str | None) -> bool | None:
+        if answer is None or len(answer) > MAX_LENGTH:
+            return False
+        return None if self.method == "math-verify" else verdict_of_texts(gold, answer)
 
     def unparsable(self, golds: list[str]) -> list[int]:
         """Which golds only the same text can match, although they are not words."""
-        texts = list(map(gold_text, golds))
-        return [i for i, gold in enumerate(texts)
-                if not is_words(gold) and not is_letter(gold) and (is_only_text(gold) or known(gold) is None)]
+        return [i for i, gold in enumerate(golds) if is_only_text(gold_text(gold))]
 
     def _settle(self, verdicts: dict) -> None:
         """Have the workers judge the pairs whose verdict is None."""
@@ -125,39 +96,30 @@ class Verifier:
             self._receive(verdicts)
 
     def _start_worker(self) -> None:
-        # not a fork: the parent has threads and CUDA; a fixed hash seed: sympy depends on the order of sets
-        command = [sys.executable, JUDGE, self.method, str(self.memory_gb), str(self.deadline)]
+        # not a fork: the parent has threads and CUDA; a fixed hash seed: math-verify depends on it
+        command = [sys.executable, JUDGE, self.method, str(self.memory_gb)]
         # a session of its own, so that Ctrl-C and torchrun's signals to the parent's group do not reach it
         worker = subprocess.Popen(command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                   start_new_session=True, env={**os.environ, "PYTHONHASHSEED": "0"})
-        self._look()
-        self.busy[worker] = None, STARTUP_LIMIT, self.awake + STARTUP_LIMIT
+        self.busy[worker] = None, self.awake + STARTUP_LIMIT
 
     def _send(self, queue: deque) -> None:
         worker = self.idle.pop()
         try:
             # far below a pipe's 64 kB: never blocks
-            worker.stdin.write(json.dumps(queue[0]).encode() + b"\n")
-            self._look()
-            limits = cpu_seconds(worker) + self.deadline, self.awake + STUCK * self.deadline
-            self.busy[worker] = queue.popleft(), *limits
+            worker.stdin.write(json.dumps([*queue[0], self.deadline]).encode() + b"\n")
+            self.busy[worker] = queue.popleft(), self.awake + STUCK * self.deadline
         except BrokenPipeError:  # it died while idle, so the item is not to blame
             end(worker)
 
-    def _look(self) -> None:
-        now = time.monotonic()
-        self.awake += min(now - self.looked, 2 * TICK)
-        self.looked = now
-
     def _receive(self, verdicts: dict) -> None:
-        # a worker cannot use more CPU than time passes
-        left = min((limit - cpu_seconds(worker) for worker, (_, limit, _) in self.busy.items()), default=0.0)
-        readable = wait([worker.stdout for worker in self.busy], min(TICK, max(0.01, left)))
-        self._look()
-        for worker, (pair, cpu_limit, awake_limit) in list(self.busy.items()):
+        readable = wait([worker.stdout for worker in self.busy], TICK)
+        now = time.monotonic()
+        self.awake, self.looked = self.awake + min(now - self.looked, 2 * TICK), now
+        for worker, (pair, limit) in list(self.busy.items()):
             # a reply is one write of a few bytes, so it is read whole; b"" is the end of a dead worker
             reply = os.read(worker.stdout.fileno(), 64) if worker.stdout in readable else None
-            if reply is None and cpu_seconds(worker) < cpu_limit and self.awake < awake_limit:
+            if reply is None and self.awake < limit:
                 continue
             del self.busy[worker]
             if reply:
@@ -168,8 +130,7 @@ class Verifier:
                 self.failures += pair is not None
                 self.failed_starts += pair is None
                 if self.failed_starts == 3:
-                    raise RuntimeError(
-                        "verifier workers did not start, three in a row; they said why on stderr")
+                    raise RuntimeError("verifier workers did not start, three in a row; they said why on stderr")
             if pair:
                 verdicts[pair] = bool(reply) and json.loads(reply)
 
@@ -183,15 +144,6 @@ class Verifier:
 
     def __exit__(self, *exception) -> None:
         self.close()
-
-
-def cpu_seconds(worker: subprocess.Popen) -> float:
-    """CPU time of a worker until now: time in which it, or the whole job, was stopped does not count."""
-    try:
-        fields = Path(f"/proc/{worker.pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def end(worker: subprocess.Popen) -> None:
