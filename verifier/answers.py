@@ -2,7 +2,7 @@ r"""Types of answers: the tree of a whole answer, if all of its tokens are known
 
 Beside the trees of expressions.py: ("list", members, "," or "or" or "and"), ("set", members), ("tuple", members,
 opening, closing), which is also an interval, ("union", sets), ("in", variable, set), ("eq", sides), ("rel", sides,
-operators), ("name", text), ("unit", tree, unit).  A matrix is a tuple of rows.
+operators), ("name", text), ("unit", tree, unit). A matrix is a tuple of rows.
 """
 
 import itertools

@@ -16,7 +16,7 @@ NUMBER_RUN = re.compile(
 def last_boxed(text: str) -> str | None:
     r"""Content of the last complete \boxed{...} or \fbox{...}, also of "\boxed 5"; None if there is none.
 
-    A box that is only mentioned ("in the \boxed{} format") does not replace the one before it.  One pass with
+    A box that is only mentioned ("in the \boxed{} format") does not replace the one before it. One pass with
     a stack of open braces, because a scan per box is quadratic in "\boxed{\boxed{...".
     """
     open_braces, last_start, content, mention = [], -1, None, None

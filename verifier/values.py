@@ -1,8 +1,8 @@
 r"""The value of a formula at a point, to 700 digits; and whether two formulas are equal.
 
-Two formulas are equal if their difference is zero at several points.  A point counts where both are defined: an
+Two formulas are equal if their difference is zero at several points. A point counts where both are defined: an
 even root or a logarithm of what contains symbols needs it positive, so \sqrt{ab} = \sqrt a\sqrt b, but \sqrt{x^2}
-is not x.  Numbers beyond 10^160 are not defined, so that few things take long, and the fourth power of the smallest
+is not x. Numbers beyond 10^160 are not defined, so that few things take long, and the fourth power of the smallest
 number is more than a rounding error.
 """
 

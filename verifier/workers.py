@@ -48,8 +48,8 @@ class Verifier:
     """Up to `n_workers` processes; an item gets `deadline` CPU seconds, a process `memory_gb` GiB.
 
     `method` is "strict", the rules of README.md, or "math-verify", that library alone on the same extracted
-    answers.  Unless given, the workers share the cores with those of this machine's other ranks: cores /
-    ranks, 1 to 8.  Answers that hang cost deadline / workers each: 1,024 of them 43 minutes on two workers.
+    answers. Unless given, the workers share the cores with those of this machine's other ranks: cores /
+    ranks, 1 to 8. Answers that hang cost deadline / workers each: 1,024 of them 43 minutes on two workers.
     """
 
     def __init__(self, extract: str = "boxed", n_workers: int | None = None, deadline: float = 5.0,
