@@ -113,7 +113,7 @@ def step_on(open_run, monkeypatch) -> Callable:
 
     def step(rollout, *flags, values: Callable | None = None):
         run = open_run(*flags)
-        scores = score_responses(run.actor, rollout, run.args.token_budget, run.world)
+        scores = score_responses(run.actor, rollout, run.args.token_budget, run.world, with_slope=True)
         rollout.old_logp_BT, rollout.old_entropy_BT, rollout.old_slope_BT = scores
         monkeypatch.setattr(train, "sample_rollout", lambda *_: rollout)
         if values is not None:

@@ -95,7 +95,7 @@ def test_the_slope_is_the_norm_of_the_log_probabilitys_gradient(monkeypatch, sca
     logits_NV.requires_grad_()
     logp_N = torch.log_softmax(logits_NV, -1).gather(1, targets_N[:, None])
     (grad_NV,) = torch.autograd.grad(logp_N.sum(), logits_NV)
-    logp_N, entropy_N, slope_N = head.score(hidden_NH, weight_VH, targets_N, LogitsShape(temperature))
+    slope_N = head.score(hidden_NH, weight_VH, targets_N, LogitsShape(temperature), with_slope=True)[2]
     assert torch.allclose(slope_N.double(), grad_NV.norm(dim=1), rtol=1e-3, atol=1e-12)
 
 
