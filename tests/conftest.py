@@ -90,11 +90,11 @@ def draw(actor, tokenizer, world) -> Callable:
 
 @pytest.fixture
 def open_run(qwen, world, tmp_path) -> Callable:
-    """open_run(*flags) -> the Run of train.py with the tiny random models, opened as `train` opens it"""
+    """open_run(*flags, world=world) -> the Run of train.py with the tiny random models, opened as `train` opens it"""
     common = (f"--model {qwen} --critics {qwen} --data {ROOT}/tiny/train.jsonl --n-problems 2 "
               "--prompts-per-step 2 --group-size 4 --no-gradient-checkpointing").split()
 
-    def make(*flags) -> train.Run:
+    def make(*flags, world=world) -> train.Run:
         out = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
         args = train.parse_args([*common, "--out", str(out), *map(str, flags)])
         inputs = train.check_inputs(args, world)
