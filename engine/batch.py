@@ -9,8 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-Inputs = tuple[torch.Tensor, torch.Tensor]  # tokens_BS; the place of each s_t among its B · S entries, [N]
-
 
 @dataclass(frozen=True)
 class Response:
@@ -49,7 +47,7 @@ class Rollout:
     def lengths(self) -> list[int]:
         return (self.prompt_len_B + self.response_len_B).tolist()
 
-    def inputs(self, rows: list[int], device: torch.device) -> Inputs:
+    def inputs(self, rows: list[int], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the models' inputs of these rows, cut to the longest row. A copy that blocks would wait for a GPU."""
         width = int((self.prompt_len_B + self.response_len_B)[rows].max())
         b_N, t_N = self.mask_BT[rows].nonzero(as_tuple=True)

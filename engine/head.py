@@ -78,9 +78,8 @@ def loss(hidden_NH: torch.Tensor, weight_VH: torch.Tensor, targets_N: torch.Tens
             if by_entropy_C is None:
                 grad_CV = p_CV.mul_(-by_logp_C[:, None])
             else:
-                factor_CV = logp_CV.add_(entropy_C[:, None]).mul_(-by_entropy_C[:, None])
-                grad_CV = p_CV.mul_(factor_CV.sub_(by_logp_C[:, None]))
-                del factor_CV
+                logp_CV.add_(entropy_C[:, None]).mul_(-by_entropy_C[:, None]).sub_(by_logp_C[:, None])
+                grad_CV = p_CV.mul_(logp_CV)
             grad_CV.scatter_add_(1, target_C1, by_logp_C[:, None])
             grad_CV = (grad_CV if slope_CV is None else grad_CV.mul_(slope_CV)).to(hidden_NH.dtype)
             grad_hidden_NH[part] = grad_CV @ weight_VH

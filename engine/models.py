@@ -21,7 +21,6 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokeni
 from transformers.utils import logging
 
 from engine import head
-from engine.batch import Inputs
 from engine.distributed import World, gather_list, raise_on_all_ranks
 from engine.errors import require, user_error
 from engine.head import LogitsShape
@@ -31,6 +30,7 @@ logging.disable_progress_bar()  # a bar for each file of weights would bury the 
 
 HEAD_FILE = "value_head.safetensors"
 
+Inputs = tuple[torch.Tensor, torch.Tensor]  # tokens_BS; the place of each s_t among its B · S entries, [N]
 Loss = tuple[torch.Tensor, dict[str, torch.Tensor]]  # a differentiable sum; sums to log, name -> []
 
 

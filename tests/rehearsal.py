@@ -267,7 +267,8 @@ def rehearse() -> Iterator[Record]:
         patch.object(clip_grad, "_group_tensors_by_device_and_dtype", group),
         patch("torch.cuda.synchronize", lambda: record.wait("synchronize")),
         patch("torch.cuda.mem_get_info", lambda *_: (80 * 2**30, 80 * 2**30)),
-        patch("torch.cuda.max_memory_allocated", lambda *_: 0), patch("torch.cuda.reset_peak_memory_stats", lambda: None),
+        patch("torch.cuda.max_memory_allocated", lambda *_: 0),
+        patch("torch.cuda.reset_peak_memory_stats", lambda: None),
     ]
     for unit, owner, name in (
             ("sampled token", generation.Stops, "__call__"), ("call of generate", generation.Stops, "__init__"),

@@ -6,8 +6,9 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from critics import fit_critics
-from engine.batch import Inputs, Response, Rollout, make_rollout
+from engine.batch import Response, Rollout, make_rollout
 from engine.generation import SamplingConfig, generate_responses
+from engine.models import Inputs
 from engine.updates import UpdateConfig, adamw
 
 

@@ -22,8 +22,8 @@ from tests.runs import FEW, ROOT, rows, run
 from tests.synthetic import make_synthetic_rollout, settings
 from tests.test_families import make
 
-SMALL = [*FEW, "--dtype", "fp32", "--max-new-tokens", "12", "--epochs", "2", "--critic-epochs", "2", "--eval-every", "0",
-         "--token-budget", "64", "--generate-batch", "5", "--critic-minibatch-size", "3"]
+SMALL = [*FEW, *("--dtype fp32 --max-new-tokens 12 --epochs 2 --critic-epochs 2 --eval-every 0 --token-budget 64 "
+                 "--generate-batch 5 --critic-minibatch-size 3").split()]
 CLOCKS = ("time/", "memory/", "peak_memory", "tokens_per_s")
 
 
@@ -40,8 +40,8 @@ def rehearsed(script: str, *flags) -> Record:
 
 
 # -- whole runs, first, because they start process groups of their own ------------------------------------------
-REMEDIES = ("--critic-warmup 1 --critic-states 0.3 0.6 0.9 --critic-norm std --gate --aggregate crossfit --mask-fraction "
-            "adaptive --lam-by-length 0.5 --truncated masked --critic-replay 2")
+REMEDIES = ("--critic-warmup 1 --critic-states 0.3 0.6 0.9 --critic-norm std --gate --aggregate crossfit "
+            "--mask-fraction adaptive --lam-by-length 0.5 --truncated masked --critic-replay 2")
 RUNS = {
     "asyppo": "--eval-every 1",
     "ppo": "--algo ppo",
@@ -125,7 +125,8 @@ def rehearsed_update(qwen, world):
             actor = load_actor(qwen, gpu, torch.float32)
             rollout.old_logp_BT, rollout.old_entropy_BT = score_responses(actor, rollout, 120, gpu)
             data = asyppo.PolicyData(rollout.old_logp_BT, torch.randn(mask_BT.shape), mask_BT, mask_BT)
-            run = SimpleNamespace(args=settings(token_budget=120), actor=actor, actor_optimizer=adamw(actor, 1e-3), world=gpu)
+            args, optimizer = settings(token_budget=120), adamw(actor, 1e-3)
+            run = SimpleNamespace(args=args, actor=actor, actor_optimizer=optimizer, world=gpu)
             train.update_policy(run, rollout, data, step=1)
         return record
 
