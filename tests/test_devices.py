@@ -95,6 +95,56 @@ def test_a_resumed_run_an_evaluation_and_values_of_states_have_the_cpus_numbers(
     assert json.loads((tmp_path / "cpu.json").read_text()) == json.loads((tmp_path / "gpu.json").read_text())
 
 
+# -- what a rehearsal sees ---------------------------------------------------------------------------------------
+MASK, ORDER = torch.tensor([True, False, True]), torch.Generator()
+FAULTS = {  # g lies on the GPU, c on the CPU
+    "a sum of both": lambda g, c: g + c,
+    "a number on the GPU": lambda g, c: c * g.sum(),
+    "indices on the GPU": lambda g, c: c[g.long()],
+    "values of the other device": lambda g, c: g.index_put((MASK,), c[:2]),
+    "a generator of the CPU": lambda g, c: torch.randperm(3, generator=ORDER, device=CUDA),
+    "a generator of the CPU in place": lambda g, c: g.uniform_(generator=ORDER),
+    "an array": lambda g, c: g.numpy(),
+    "a factory without a device": lambda g, c: g * torch.arange(3),
+    "gradients of the other device": lambda g, c: torch.autograd.grad(g.requires_grad_().exp(), g, c),
+}
+WAITS = {
+    "item": lambda g, c: g[0].item(), "bool": lambda g, c: bool(g[0] > 0), "int": lambda g, c: int(g[0]),
+    "tolist": lambda g, c: g.tolist(), "max": lambda g, c: max(g[0], 2), "equal": lambda g, c: torch.equal(g, g),
+    "nonzero": lambda g, c: g.nonzero(), "unique": lambda g, c: g.unique(), "cpu": lambda g, c: g.cpu(),
+    "to": lambda g, c: c.to(CUDA), "to a tensor": lambda g, c: c.to(g),
+    "tensor": lambda g, c: torch.tensor([1], device=CUDA),
+    "mask": lambda g, c: g[g > 0], "indices": lambda g, c: g[[0, 2]], "copy": lambda g, c: c.copy_(g),
+}
+FREE = {
+    "to": lambda g, c: c.to(CUDA, non_blocking=True) + g, "number": lambda g, c: g * c.sum() + 1,
+    "slice": lambda g, c: g[1:].add_(g[0]), "indices": lambda g, c: g[torch.arange(2, device=CUDA)],
+    "like": lambda g, c: g + torch.ones_like(g) + g.new_zeros(3) + torch.zeros(3, device=g.device),
+    "where": lambda g, c: torch.where(g > 0, g, 0.0),
+    "backward": lambda g, c: g.requires_grad_().exp().sum().backward(),
+}
+
+
+@pytest.mark.parametrize("cases, faults, waits", [(FAULTS, 1, None), (WAITS, 0, 1), (FREE, 0, 0)],
+                         ids=["faults", "waits", "free"])
+def test_a_rehearsal_sees_faults_and_waits_and_nothing_else(cases, faults, waits):
+    for name, case in cases.items():
+        with rehearse() as record:
+            on_gpu, on_cpu = torch.ones(3).to(CUDA, non_blocking=True), torch.ones(3)
+            case(on_gpu, on_cpu)
+        assert len(record.faults) == faults, (name, record.faults)
+        assert waits is None or record.waits.total() == waits, (name, record.waits)
+
+
+def test_a_rehearsal_sees_what_backward_waits_for():
+    with rehearse() as record:
+        x = torch.ones(3).to(CUDA, non_blocking=True).requires_grad_()
+        chosen = x[(x > 0).detach()]
+        before = record.waits.total()
+        chosen.sum().backward()
+    assert before == 1 and record.waits.total() == 2 and not record.faults
+
+
 # -- one step ----------------------------------------------------------------------------------------------------
 # The most waits for each unit. The library reads a value in each micro-batch and two for each token.
 MOST_WAITS = {"sampled token": 5.21, "call of generate": 13.75, "micro-batch of an update": 1, "optimizer step": 1,
