@@ -47,8 +47,8 @@ class RolloutConfig:
 
 
 def sample_rollout(actor: Actor, tokenizer, problems: list[Problem], config: RolloutConfig, seed: int,
-                   timer: Timer, world: World) -> Rollout:
-    """Step 1: draw a group of responses to each problem, verify them, and score them under π_old. Collective."""
+                   timer: Timer, world: World, with_slope: bool = False) -> Rollout:
+    """Step 1: draw responses to each problem, verify them, score them (with_slope: slopes too). Collective."""
     prompts = [list(p.prompt) for p in problems for _ in range(config.group_size)]
     golds = [p.answer for p in problems for _ in range(config.group_size)]
     with timer.phase("generate"):
@@ -57,8 +57,8 @@ def sample_rollout(actor: Actor, tokenizer, problems: list[Problem], config: Rol
         answers, rewards = verify(responses, golds, config.extract, config.reward, tokenizer, world)
     rollout = make_rollout(responses, golds, answers, rewards, config.group_size)
     with timer.phase("score"):
-        scores = score_responses(actor, rollout, config.token_budget, world)
-    rollout.old_logp_BT, rollout.old_entropy_BT, rollout.old_slope_BT = scores
+        scores = score_responses(actor, rollout, config.token_budget, world, with_slope=with_slope)
+    rollout.old_logp_BT, rollout.old_entropy_BT, rollout.old_slope_BT = (*scores, None)[:3]
     return rollout
 
 

@@ -58,12 +58,13 @@ from verifier import Verifier
 def train_step(run: Run, step: int) -> tuple[dict[str, float], Rollout, asyppo.PolicyData]:
     """Make one step of the method, in the paper's order. -> metrics, rollout, inputs of the objective"""
     args, world, timer, metrics = run.args, run.world, Timer(run.world), {}
+    detailed = is_eval_step(step, args.eval_every)
 
     # 1. Rollout: sample P prompts, draw G responses to each from the current policy, verify them.
     problems = problems_of_step(run.problems, step, args.prompts_per_step, args.seed)
     seed = stream_seed(args.seed, "rollout", step)
     with offloaded(run.optimizers, args.offload):
-        rollout = sample_rollout(run.actor, run.tokenizer, problems, run.rollout_config, seed, timer, world)
+        rollout = sample_rollout(run.actor, run.tokenizer, problems, run.rollout_config, seed, timer, world, detailed)
     mask_BT = rollout.mask_BT
 
     if run.critics:
@@ -103,7 +104,7 @@ def train_step(run: Run, step: int) -> tuple[dict[str, float], Rollout, asyppo.P
         with timer.phase("policy"), offloaded(run.critic_optimizers, args.offload):
             metrics |= update_policy(run, rollout, data, step)
 
-    if run.critics and is_eval_step(step, args.eval_every):
+    if run.critics and detailed:
         metrics |= correlation_metrics(values_MBT, std_BT, advantages_BT, rollout)
     metrics |= batch_metrics(rollout, raw_BT, advantage_mask_BT, entropy_filter_BT)
     return metrics | timer.metrics(int(mask_BT.sum())), rollout, data

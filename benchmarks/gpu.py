@@ -309,7 +309,7 @@ def step(args: argparse.Namespace, record: Record) -> None:
                         "seconds": self.seconds[name], "gib": self.gib[name]})
 
     def sample_rollout(actor, tokenizer, problems, config: RolloutConfig, seed: int, timer: Timer,
-                       world: World) -> Rollout:
+                       world: World, with_slope: bool) -> Rollout:
         """Like rollout.sample_rollout, but responses are random tokens of the wanted lengths."""
         group = args.group_size if lengths else 2
         n = PROMPTS * group
@@ -322,8 +322,8 @@ def step(args: argparse.Namespace, record: Record) -> None:
         rewards = [float(b % 3 == 0) for b in range(n)]
         rollout = make_rollout(responses, [""] * n, [""] * n, rewards, group)
         with timer.phase("score"):
-            scores = score_responses(actor, rollout, config.token_budget, world)
-        rollout.old_logp_BT, rollout.old_entropy_BT, rollout.old_slope_BT = scores
+            scores = score_responses(actor, rollout, config.token_budget, world, with_slope=with_slope)
+        rollout.old_logp_BT, rollout.old_entropy_BT, rollout.old_slope_BT = (*scores, None)[:3]
         return rollout
 
     train.Timer, train.sample_rollout = ReportingTimer, sample_rollout

@@ -3,6 +3,7 @@
     python benchmarks/peers.py                                                 # ours only: grpo, asyppo, ppo
     python benchmarks/peers.py --trl-python DIR/bin/python --trl-ppo-python DIR2/bin/python
     python benchmarks/peers.py --workloads proportions --clock cpu --threads 1   # on a shared machine
+    python benchmarks/peers.py --before ../before                              # beside an older tree of ours
 
 Every contender is a process with the same models, problems, group size, precision (fp32), threads, gradient
 checkpointing, micro-batches and passes (one optimizer step a pass). All run in turn, --rounds times. A ratio
@@ -36,10 +37,11 @@ GOALS = (
     ("proportions", "asyppo", "ppo", "step", 1.0),
     ("proportions", "asyppo", "grpo", "step", 1.2),
 )
-# engine.metrics.Timer has the clock of the phases
+# engine.metrics.Timer has the clock of the phases; before that file was made, train had it
 CPU_CLOCK = """
-import sys, time, types, engine.metrics, train
-engine.metrics.time = types.SimpleNamespace(time=time.process_time)
+import sys, time, types, train
+clock = sys.modules.get("engine.metrics", train)
+clock.time = types.SimpleNamespace(time=time.process_time, monotonic=time.monotonic)
 sys.exit(train.main(sys.argv[1:]))"""
 IMPORTED = """
 import resource, torch, transformers
@@ -57,8 +59,10 @@ def steps_of_ours(
     algo: str, folder: Path, args: argparse.Namespace, environment: dict, seed: int
 ) -> list[dict]:
     work, out = WORKLOADS[folder.name], folder / "run"
+    algo, _, older = algo.partition(" ")
+    root = args.before.resolve() if older else ROOT
     shutil.rmtree(out, ignore_errors=True)
-    program = [str(ROOT / "train.py")] if args.clock == "wall" else ["-c", CPU_CLOCK]
+    program = [str(root / "train.py")] if args.clock == "wall" else ["-c", CPU_CLOCK]
     flags = {
         "algo": algo, "model": folder / "actor", "seed": seed, "dtype": "fp32", "out": out,
         "data": folder / "problems.jsonl", "n-problems": 0, "template": "{problem}", "extract": "last_number",
@@ -73,7 +77,7 @@ def steps_of_ours(
     command = [sys.executable, *program]
     command += [str(x) for flag, value in flags.items() for x in (f"--{flag}", value)]
     command.append(f"--{'' if args.gradient_checkpointing else 'no-'}gradient-checkpointing")
-    environment = environment | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    environment = environment | {"PYTHONPATH": str(root), "CUDA_VISIBLE_DEVICES": ""}
     run_process(command, environment, folder / "ours.log")
     rows = []
     for line in (out / "metrics.jsonl").read_text().splitlines():
@@ -118,6 +122,16 @@ def ratios(rounds: dict[str, list[dict]], name: str, other: str, quantity: str) 
     return [mine[quantity] / theirs[quantity] for mine, theirs in zip(rounds[name], rounds[other])]
 
 
+def print_phases(rounds: dict[str, list[dict]]) -> None:
+    """Print each phase as a share of the older tree's time, with the extremes of the rounds."""
+    for name in rounds:
+        if f"{name} before" in rounds:
+            for phase in PHASES:
+                each = [x[phase] / y[phase] for x, y in zip(rounds[name], rounds[f"{name} before"]) if y[phase]]
+                if each:
+                    print(f"{name}, {phase} ÷ before: {statistics.median(each):.2f} ({min(each):.2f}–{max(each):.2f})")
+
+
 def print_table(workload: str, rounds: dict[str, list[dict]], imported: dict[str, float]) -> None:
     others = [name for name in ("grpo", "ppo", "TRL GRPO") if name in rounds]
     print(f"\n### {workload}\n")
@@ -156,6 +170,7 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add("--workloads", nargs="+", choices=tuple(WORKLOADS), default=list(WORKLOADS), help="default: all")
     add("--rows", nargs="+", choices=OURS + TRL, default=list(OURS + TRL), help="contenders; default: all")
+    add("--before", type=Path, help="another tree of this repo, whose steps are timed in turn with this one's")
     add("--trl-python", help="python of an environment with benchmarks/requirements.txt; else no TRL GRPO")
     add("--trl-ppo-python", help="python of an environment with trl 1.12.0; else no TRL PPO")
     add("--rounds", type=int, default=3, help="processes of each contender")
@@ -182,6 +197,9 @@ def main() -> None:
         **dict.fromkeys(OURS, sys.executable), "TRL GRPO": args.trl_python, "TRL PPO": args.trl_ppo_python
     }
     names = [name for name in OURS + TRL if name in args.rows and pythons[name]]
+    if args.before:
+        names = [each for name in names for each in ((f"{name} before", name) if name in OURS else (name,))]
+        pythons |= {f"{name} before": sys.executable for name in OURS}
     environment = os.environ | {
         "OMP_NUM_THREADS": str(args.threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"
     }
@@ -198,7 +216,7 @@ def main() -> None:
             for seed in range(args.rounds):
                 for name in names:
                     rest = (folder, args, environment, seed)
-                    if name in OURS:
+                    if name.split()[0] in OURS:
                         steps = steps_of_ours(name, *rest)
                     else:
                         steps = steps_of_trl(name, pythons[name], *rest)
@@ -207,6 +225,7 @@ def main() -> None:
                     what = f"{last['step']:.2f} s, {last['peak']:.2f} GiB"
                     print(f"{workload}, round {seed}, {name}: {what}", file=sys.stderr, flush=True)
             print_table(workload, rounds, imported)
+            print_phases(rounds)
             results[workload] = rounds
     if args.json:
         args.json.write_text(json.dumps({"imported": imported, "rounds": results}, indent=1) + "\n")

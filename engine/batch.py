@@ -47,15 +47,16 @@ class Rollout:
     def lengths(self) -> list[int]:
         return (self.prompt_len_B + self.response_len_B).tolist()
 
-    def inputs(self, rows: list[int], device: torch.device) -> tuple[torch.Tensor, ...]:
-        """Return tokens, prompt lengths and response lengths of these rows, cut to the longest row."""
+    def inputs(self, rows: list[int], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the models' inputs of these rows, cut to the longest row. A copy that blocks would wait for a GPU."""
         width = int((self.prompt_len_B + self.response_len_B)[rows].max())
-        parts = (self.tokens_BS[rows, :width], self.prompt_len_B[rows], self.response_len_B[rows])
-        return tuple(x.to(device) for x in parts)
+        b_N, t_N = self.mask_BT[rows].nonzero(as_tuple=True)
+        place_N = b_N * width + self.prompt_len_B[rows][b_N] + t_N - 1
+        return tuple(x.to(device, non_blocking=True) for x in (self.tokens_BS[rows, :width], place_N))
 
     def pick(self, x_BT: torch.Tensor, rows: list[int], device: torch.device) -> torch.Tensor:
         """Return the entries of x_BT at the response tokens of these rows, [N], in the models' order."""
-        return x_BT[rows][self.mask_BT[rows]].to(device)
+        return x_BT[rows][self.mask_BT[rows]].to(device, non_blocking=True)
 
 
 def join_rollouts(rollouts: list[Rollout]) -> Rollout:

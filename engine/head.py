@@ -24,21 +24,21 @@ class LogitsShape:
     cap: float | None = None  # Gemma 2
 
 
-def score(hidden_NH, weight_VH, targets_N, shape: LogitsShape) -> torch.Tensor:
-    """-> log π(target | state), the entropy of π(· | state) in nats, and ‖∂ log π(target | state)/∂z‖; [3, N] fp32,
-    without gradient. With p = softmax(z) the norm is √((1 − p_y)² + Σ_{i≠y} p_i²)."""
-    scores_3N = hidden_NH.new_empty(3, len(hidden_NH), dtype=torch.float32)
+def score(hidden_NH, weight_VH, targets_N, shape: LogitsShape, with_slope: bool = False) -> torch.Tensor:
+    """-> log π(target | state), the entropy of π(· | state) in nats and, with_slope, ‖∂ log π(target | state)/∂z‖;
+    [2 or 3, N] fp32, without gradient. With p = softmax(z) the norm is √((1 − p_y)² + Σ_{i≠y} p_i²)."""
+    scores_KN = hidden_NH.new_empty(2 + with_slope, len(hidden_NH), dtype=torch.float32)
     with torch.no_grad():
         for part in chunks(len(hidden_NH)):
             logp_CV = torch.log_softmax(logits(hidden_NH[part], weight_VH, shape), dim=-1)
             p_CV = logp_CV.exp()
-            scores_3N[0, part] = logp_CV.gather(1, targets_N[part, None]).squeeze(1)
-            scores_3N[1, part] = entropy(logp_CV, p_CV)
-            # 1 − 2 p_y + Σ p² would be rounding noise where p_y is near 1
-            p_CV.scatter_(1, targets_N[part, None], 0.0)
-            scores_3N[2, part] = (p_CV.sum(1).square() + torch.einsum("cv,cv->c", p_CV, p_CV)).sqrt()
+            scores_KN[0, part] = logp_CV.gather(1, targets_N[part, None]).squeeze(1)
+            scores_KN[1, part] = entropy(logp_CV, p_CV)
+            if with_slope:  # 1 − 2 p_y + Σ p² would be rounding noise where p_y is near 1
+                p_CV.scatter_(1, targets_N[part, None], 0.0)
+                scores_KN[2, part] = (p_CV.sum(1).square() + torch.einsum("cv,cv->c", p_CV, p_CV)).sqrt()
             del logp_CV, p_CV  # before the next chunk
-    return scores_3N
+    return scores_KN
 
 
 def loss(hidden_NH: torch.Tensor, weight_VH: torch.Tensor, targets_N: torch.Tensor, shape: LogitsShape,
@@ -78,9 +78,8 @@ def loss(hidden_NH: torch.Tensor, weight_VH: torch.Tensor, targets_N: torch.Tens
             if by_entropy_C is None:
                 grad_CV = p_CV.mul_(-by_logp_C[:, None])
             else:
-                factor_CV = logp_CV.add_(entropy_C[:, None]).mul_(-by_entropy_C[:, None])
-                grad_CV = p_CV.mul_(factor_CV.sub_(by_logp_C[:, None]))
-                del factor_CV
+                logp_CV.add_(entropy_C[:, None]).mul_(-by_entropy_C[:, None]).sub_(by_logp_C[:, None])
+                grad_CV = p_CV.mul_(logp_CV)
             grad_CV.scatter_add_(1, target_C1, by_logp_C[:, None])
             grad_CV = (grad_CV if slope_CV is None else grad_CV.mul_(slope_CV)).to(hidden_NH.dtype)
             grad_hidden_NH[part] = grad_CV @ weight_VH

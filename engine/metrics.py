@@ -122,7 +122,5 @@ def correlation_metrics(values_MBT, std_BT, advantages_BT, rollout: Rollout) -> 
     gradient_BT = advantages_BT.abs() * rollout.old_slope_BT
     four_4BT = torch.stack([values_MBT.mean(0), std_BT, rollout.old_entropy_BT, gradient_BT])
     corr_44 = torch.corrcoef(four_4BT[:, rollout.mask_BT].double()).tolist()
-    metrics = {}
-    for name, row in zip(("value", "value_std"), corr_44):
-        metrics |= {f"{name}_entropy_corr": row[2], f"{name}_gradient_corr": row[3]}
-    return metrics
+    return {f"{name}_{what}_corr": row[i] for name, row in zip(("value", "value_std"), corr_44)
+            for i, what in ((2, "entropy"), (3, "gradient"))}

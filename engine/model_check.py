@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers import GenerationConfig
 
+from engine.batch import Response, make_rollout
 from engine.distributed import World, gather_list
 from engine.errors import require, user_error
 from engine.generation import SamplingConfig, can_refill, generate_responses
@@ -49,12 +50,11 @@ def check_config(name: str, flag: str, prompts: list, max_new_tokens: int, ids: 
 @torch.no_grad()
 def check_states(model: nn.Module, name: str, world: World, dtype: torch.dtype) -> None:
     """Raise unless hidden states are deterministic and independent of the batch. Collective."""
-    ids_S = torch.arange(1, 17, device=world.device)
-    both = (torch.stack([ids_S, ids_S.flip(0)]), *torch.tensor([[1, 1], [15, 7]], device=world.device))
+    long, short = Response([1], list(range(2, 17)), False), Response([16], list(range(15, 8, -1)), False)
+    rollout = make_rollout([long, short], [], [], [0.0, 0.0], group_size=1)
     with user_error(f"{name}: it fails on two short responses", Exception):
-        each = [x[:1] for x in both], (both[0][1:, :8], *(x[1:] for x in both[1:]))
-        alone = [model.hidden(inputs) for inputs in each]
-        first, again = (model.hidden(both).split([15, 7]) for _ in range(2))
+        alone = [model.hidden(rollout.inputs([row], world.device)) for row in (0, 1)]
+        first, again = (model.hidden(rollout.inputs([0, 1], world.device)).split([15, 7]) for _ in range(2))
     for case, pairs in {"twice": zip(first, again), "alone and beside another": zip(alone, first)}.items():
         off = [((a - b).float().norm(dim=1) / a.float().norm(dim=1)).mean().item() for a, b in pairs]
         off = torch.tensor(gather_list(off, world)).max().item()
@@ -75,8 +75,8 @@ def check_generation(actor: Actor, tokenizer, prompt: list[int], max_new_tokens:
     plain, score_errors, token_errors = [], [], [0.0]  # greedy responses; differences in nats
 
     def score(prompt: list[int], response: list[int]) -> torch.Tensor:
-        lengths = (torch.tensor([len(x)], device=world.device) for x in (prompt, response))
-        return actor.score((torch.tensor([prompt + response], device=world.device), *lengths))[0].cpu()
+        rollout = make_rollout([Response(prompt, response, False)], [], [], [0.0], group_size=1)
+        return actor.score(rollout.inputs([0], world.device))[0].cpu()
 
     with user_error(f"--model {name}: it fails while a few tokens are generated", Exception):
         for tokens in prompts[:2]:

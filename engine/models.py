@@ -30,7 +30,7 @@ logging.disable_progress_bar()  # a bar for each file of weights would bury the 
 
 HEAD_FILE = "value_head.safetensors"
 
-Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # tokens_BS, prompt_len_B, response_len_B
+Inputs = tuple[torch.Tensor, torch.Tensor]  # tokens_BS; the place of each s_t among its B · S entries, [N]
 Loss = tuple[torch.Tensor, dict[str, torch.Tensor]]  # a differentiable sum; sums to log, name -> []
 
 
@@ -44,10 +44,10 @@ class Actor(nn.Module):
         self.saved_generation_config = copy.deepcopy(lm.generation_config)
         lm.generation_config = GenerationConfig()
 
-    def score(self, inputs: Inputs) -> torch.Tensor:
-        """-> log π(o_t | s_t), the entropy of π(· | s_t) in nats, and ‖∂ log π(o_t | s_t)/∂logits‖; [3, N] fp32,
-        without gradient."""
-        return head.score(*self.states(inputs), self.shape)
+    def score(self, inputs: Inputs, with_slope: bool = False) -> torch.Tensor:
+        """-> log π(o_t | s_t), the entropy of π(· | s_t) in nats and, with_slope, ‖∂ log π(o_t | s_t)/∂logits‖; [2 or
+        3, N] fp32, without gradient."""
+        return head.score(*self.states(inputs), self.shape, with_slope)
 
     def loss(self, inputs: Inputs, weights_N, data, token_loss: Callable, with_entropy: bool) -> Loss:
         """-> Σ weight · token_loss(log-probabilities, entropies, data), and the same sums of what it logs."""
@@ -106,13 +106,10 @@ def response_states(backbone: nn.Module, inputs: Inputs) -> tuple[torch.Tensor, 
 
     The actor's vocabulary may be padded further than the critic's (Qwen2.5 7B and 0.5B): clamp unused ids.
     """
-    tokens_BS, prompt_len_B, response_len_B = inputs
+    tokens_BS, place_N = inputs
     ids_BS = tokens_BS.clamp(max=backbone.config.vocab_size - 1)
     hidden_BSH = backbone(input_ids=ids_BS, use_cache=False).last_hidden_state
-    position_S = torch.arange(hidden_BSH.shape[1], device=hidden_BSH.device)
-    first_B1 = prompt_len_B[:, None] - 1
-    picked_BS = (position_S >= first_B1) & (position_S < first_B1 + response_len_B[:, None])
-    return hidden_BSH[picked_BS], tokens_BS.roll(-1, dims=1)[picked_BS]
+    return hidden_BSH.flatten(0, 1)[place_N], tokens_BS.flatten()[place_N + 1]
 
 
 # -- loading -------------------------------------------------------------------------------------------------

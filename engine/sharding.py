@@ -6,7 +6,7 @@ Master weights, gradient reduction and moments are fp32, because AdamW at lr 1e-
 
 from contextlib import contextmanager
 from functools import partial
-from typing import Iterator
+from typing import Callable, Iterator
 
 import torch
 import torch.distributed as dist
@@ -31,8 +31,13 @@ def compute_dtype(name: str, world: World) -> torch.dtype:
 
 def enable_checkpointing(blocks: nn.ModuleList) -> None:
     """Recompute activations in backward. transformers' own switch works in training mode only."""
+    def recomputed(forward: Callable, *args, **kwargs):
+        # without gradients checkpoint() would only cost time, at each layer of each sampled token
+        run = partial(checkpoint, forward, use_reentrant=False) if torch.is_grad_enabled() else forward
+        return run(*args, **kwargs)
+
     for block in blocks:
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+        block.forward = partial(recomputed, block.forward)
 
 
 def shard_model(model: nn.Module, blocks: nn.ModuleList, world: World, dtype: torch.dtype, offload: str) -> None:

@@ -70,13 +70,14 @@ def update_model(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Calla
                 (total * (micro_batch.weight * world.size)).backward()
                 for key, x in {"loss": total.detach(), **parts}.items():
                     sums[key] = sums.get(key, 0) + x.double() * micro_batch.weight
-            grad_norm = nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
-            grad_norm = (grad_norm.full_tensor() if isinstance(grad_norm, DTensor) else grad_norm).item()
-            if math.isfinite(grad_norm):
+            norm = nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+            norm = (norm.full_tensor() if isinstance(norm, DTensor) else norm).to(world.device, torch.float64)
+            *means, norm = torch.stack([*sums.values(), norm]).cpu()  # the only wait for a GPU
+            if norm.isfinite():
                 optimizer.step()
             optimizer.zero_grad()  # frees the gradients' memory for other models
-            means = sum_over_ranks(torch.stack(list(sums.values())).cpu()).tolist()
-            logged.append(dict(zip(sums, means)) | {"grad_norm": grad_norm})
+            means = sum_over_ranks(torch.stack(means)).tolist()
+            logged.append(dict(zip(sums, means)) | {"grad_norm": norm.item()})
             bar.update()
     bar.close()
     return logged
@@ -90,19 +91,18 @@ def mean_of_updates(logged: list[dict[str, float]]) -> dict[str, float]:
 
 @torch.no_grad()
 def score_responses(model: nn.Module, rollout: Rollout, token_budget: int, world: World,
-                    n: int | None = None) -> torch.Tensor:
-    """Run model.score over all responses, or the first n; ranks share the work. Collective.
+                    n: int | None = None, **options) -> torch.Tensor:
+    """Run model.score with its options over all responses, or the first n; ranks share the work. Collective.
 
     -> [..., B, T] fp32 on every rank's CPU, zero outside these responses' tokens
     """
-    scores_BT, rows = None, list(range(len(rollout)))[:n]
-    for micro_batch in pack(rows, rollout.lengths, token_budget, world.size)[world.rank]:
-        part_N = model.score(rollout.inputs(micro_batch.rows, world.device)).float().cpu()
-        if scores_BT is None:
-            scores_BT = torch.zeros(*part_N.shape[:-1], *rollout.mask_BT.shape)
-        if micro_batch.weight:
-            row_N, t_N = rollout.mask_BT[micro_batch.rows].nonzero(as_tuple=True)
-            scores_BT[..., torch.tensor(micro_batch.rows)[row_N], t_N] = part_N
+    micro_batches = pack(list(range(len(rollout)))[:n], rollout.lengths, token_budget, world.size)[world.rank]
+    parts = [model.score(rollout.inputs(x.rows, world.device), **options).float() for x in micro_batches]
+    rows = torch.tensor([row for x in micro_batches if x.weight for row in x.rows], dtype=torch.long)
+    row_N, t_N = rollout.mask_BT[rows].nonzero(as_tuple=True)
+    scores_N = torch.cat(parts, dim=-1).cpu()[..., : len(row_N)]  # a micro-batch that is padding comes last
+    scores_BT = torch.zeros(*scores_N.shape[:-1], *rollout.mask_BT.shape)
+    scores_BT[..., rows[row_N], t_N] = scores_N
     return sum_over_ranks(scores_BT)
 
 

@@ -90,11 +90,11 @@ def draw(actor, tokenizer, world) -> Callable:
 
 @pytest.fixture
 def open_run(qwen, world, tmp_path) -> Callable:
-    """open_run(*flags) -> the Run of train.py with the tiny random models, opened as `train` opens it"""
+    """open_run(*flags, world=world) -> the Run of train.py with the tiny random models, opened as `train` opens it"""
     common = (f"--model {qwen} --critics {qwen} --data {ROOT}/tiny/train.jsonl --n-problems 2 "
               "--prompts-per-step 2 --group-size 4 --no-gradient-checkpointing").split()
 
-    def make(*flags) -> train.Run:
+    def make(*flags, world=world) -> train.Run:
         out = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
         args = train.parse_args([*common, "--out", str(out), *map(str, flags)])
         inputs = train.check_inputs(args, world)
@@ -113,7 +113,7 @@ def step_on(open_run, monkeypatch) -> Callable:
 
     def step(rollout, *flags, values: Callable | None = None):
         run = open_run(*flags)
-        scores = score_responses(run.actor, rollout, run.args.token_budget, run.world)
+        scores = score_responses(run.actor, rollout, run.args.token_budget, run.world, with_slope=True)
         rollout.old_logp_BT, rollout.old_entropy_BT, rollout.old_slope_BT = scores
         monkeypatch.setattr(train, "sample_rollout", lambda *_: rollout)
         if values is not None:

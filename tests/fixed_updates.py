@@ -35,8 +35,7 @@ def updates(flags: argparse.Namespace) -> None:
     run = SimpleNamespace(args=args, actor=actor, actor_optimizer=optimizers["actor"], world=world)
     rewards_BT = asyppo.terminal_rewards(rollout.rewards_B, mask_BT)
     returns_MBT = asyppo.discounted_returns(rewards_BT, mask_BT, gamma=1.0).expand(2, -1, -1)
-    scores = score_responses(actor, rollout, budget, world)
-    rollout.old_logp_BT, rollout.old_entropy_BT, rollout.old_slope_BT = scores
+    rollout.old_logp_BT, rollout.old_entropy_BT = score_responses(actor, rollout, budget, world)
     saved: dict = {"logp": rollout.old_logp_BT.clone()}
     for step in range(1, 6):
         shards_MB = shard(rollout.group_B, 2, "group", generator(0, "shards", step))

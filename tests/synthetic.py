@@ -8,6 +8,7 @@ from torch.distributed.tensor import DTensor
 from critics import fit_critics
 from engine.batch import Response, Rollout, make_rollout
 from engine.generation import SamplingConfig, generate_responses
+from engine.models import Inputs
 from engine.updates import UpdateConfig, adamw
 
 
@@ -46,6 +47,13 @@ def rollout_of(lengths: list[int], rewards: list[float], truncated: bool = False
     responses = [Response([5, 6, 7], t, truncated) for t in tokens]
     none = [""] * len(responses)
     return make_rollout(responses, golds=none, answers=none, rewards=rewards, group_size=4)
+
+
+def inputs_of(tokens: list[list[int]], prompt_len: list[int], response_len: list[int]) -> Inputs:
+    """Return a model's inputs for these prompts, each with its response, in one list of tokens."""
+    responses = [Response(x[:p], x[p : p + n], False) for x, p, n in zip(tokens, prompt_len, response_len)]
+    rollout = make_rollout(responses, [], [], [0.0] * len(tokens), group_size=1)
+    return rollout.inputs(list(range(len(tokens))), torch.device("cpu"))
 
 
 def response_rewards(rollout: Rollout) -> torch.Tensor:

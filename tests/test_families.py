@@ -16,7 +16,7 @@ from engine.model_check import check_generation
 from engine.models import load_actor, load_critic, save_actor
 from engine.sharding import whole_weights
 from tests.conftest import save_model, shape
-from tests.synthetic import draw_responses
+from tests.synthetic import draw_responses, inputs_of
 
 EXPERTS = dict(num_experts=4, num_local_experts=4, num_experts_per_tok=2, moe_intermediate_size=16)
 MIXED = dict(layer_types=["linear_attention", "full_attention"])
@@ -99,7 +99,7 @@ def test_a_family_generates_scores_and_learns_as_transformers_computes_it(name, 
     entropy_N = -(logp_NV.exp() * logp_NV).sum(1)
     (weights_N * (logp_N + 0.3 * entropy_N)).sum().backward()
     exact = torch.stack([logp_N, entropy_N]).detach()
-    torch.testing.assert_close(actor.score(inputs)[:2].detach(), exact, atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(actor.score(inputs), exact, atol=2e-5, rtol=1e-5)
     torch.testing.assert_close(torch.cat(seen, 1), exact, atol=2e-5, rtol=1e-5)
     gradients = {key: p.grad for key, p in actor.lm.named_parameters()}
     for key, p in plain.named_parameters():
@@ -145,7 +145,7 @@ def test_checkpointed_gradients_are_the_same_and_no_module_is_ever_in_training_m
         assert not any(module.training for module in actor.modules())
         count = []
         actor.lm.model.layers[0].self_attn.register_forward_hook(lambda *call: count.append(1))
-        inputs = torch.tensor([PROMPTS[1]]), torch.tensor([3]), torch.tensor([6])
+        inputs = inputs_of([PROMPTS[1]], [3], [6])
         options = dict(token_loss=lambda logp_N, *_: (logp_N, {}), with_entropy=False)
         loss, _ = actor.loss(inputs, torch.ones(6), data=Nothing(), **options)
         loss.backward()

@@ -20,7 +20,7 @@ from engine.models import load_actor, load_critic, save_critic
 from engine.updates import score_responses
 from tests.conftest import save_model, shape
 from tests.runs import FEW, run
-from tests.synthetic import fit, make_synthetic_rollout
+from tests.synthetic import fit, inputs_of, make_synthetic_rollout
 
 PROMPTS = [torch.randint(9, 64, (n,)).tolist() for n in (5, 9)]
 
@@ -47,7 +47,7 @@ def test_scores_are_those_of_the_next_token_in_plain_transformers(model, request
     prompt_len, response_len = [3, 5, 1], [4, 1, 6]
     tokens = torch.randint(3, 60, (3, 9))
     with torch.no_grad():
-        logp_N, entropy_N, _ = actor.score((tokens, torch.tensor(prompt_len), torch.tensor(response_len)))
+        logp_N, entropy_N = actor.score(inputs_of(tokens.tolist(), prompt_len, response_len))
         expected_logp, expected_entropy = [], []
         for b in range(3):
             sequence = tokens[b : b + 1, : prompt_len[b] + response_len[b]]  # alone, without padding
@@ -69,7 +69,7 @@ def test_a_model_whose_logits_are_not_a_plain_head_is_refused(tmp_path, world):
 
 def test_dropout_is_off_even_in_training_mode(model_with_dropout, world):
     actor = load_actor(model_with_dropout, world, torch.float32).train()
-    inputs = torch.randint(3, 60, (2, 12)), torch.tensor([4, 4]), torch.tensor([8, 8])
+    inputs = inputs_of(torch.randint(3, 60, (2, 12)).tolist(), [4, 4], [8, 8])
     with torch.no_grad():
         assert torch.equal(actor.score(inputs), actor.score(inputs))
 
@@ -145,9 +145,8 @@ def test_a_model_whose_weights_are_incomplete_is_refused(qwen, tmp_path, world):
 def test_a_critic_reads_ids_beyond_its_embedding_as_its_last_row(qwen, world):
     critic = load_critic(qwen, world, torch.float32)
     torch.nn.init.normal_(critic.value_head.weight)
-    lengths = torch.tensor([2]), torch.tensor([3])
     with torch.no_grad():
-        beyond, last = (critic.score((torch.tensor([[9, 8, i, 7, 6]]), *lengths)) for i in (1000, 63))
+        beyond, last = (critic.score(inputs_of([[9, 8, i, 7, 6]], [2], [3])) for i in (1000, 63))
     assert torch.equal(beyond, last)
 
 
@@ -322,7 +321,7 @@ def test_the_slope_is_the_norm_of_the_log_probabilitys_gradient(monkeypatch, sca
     logits_NV.requires_grad_()
     logp_N = torch.log_softmax(logits_NV, -1).gather(1, targets_N[:, None])
     (grad_NV,) = torch.autograd.grad(logp_N.sum(), logits_NV)
-    logp_N, entropy_N, slope_N = head.score(hidden_NH, weight_VH, targets_N, LogitsShape(temperature))
+    slope_N = head.score(hidden_NH, weight_VH, targets_N, LogitsShape(temperature), with_slope=True)[2]
     assert torch.allclose(slope_N.double(), grad_NV.norm(dim=1), rtol=1e-3, atol=1e-12)
 
 

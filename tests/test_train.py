@@ -303,8 +303,7 @@ VARIANTS = """
 def test_every_flag_of_the_method_changes_a_step(open_run, qwen, monkeypatch):
     """A flag that did nothing would make the same update of the policy as no flag, or as another one."""
     run, rollout = open_run(), rollout_of(LENGTHS, REWARDS)
-    scores = score_responses(run.actor, rollout, run.args.token_budget, run.world)
-    rollout.old_logp_BT, rollout.old_entropy_BT, rollout.old_slope_BT = scores
+    rollout.old_logp_BT, rollout.old_entropy_BT = score_responses(run.actor, rollout, run.args.token_budget, run.world)
     monkeypatch.setattr(train, "sample_rollout", lambda *_: rollout)
     # several passes, so that the clipping matters
     common = (f"--model {qwen} --prompts-per-step 2 --group-size 4 --lr 1e-3 --critic-lr 1e-2 --epochs 3 "

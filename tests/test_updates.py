@@ -92,7 +92,7 @@ def test_no_model_and_no_update_reads_the_padding(qwen, new_critics, world):
             padding_BS = width >= (rollout.prompt_len_B + rollout.response_len_B)[:, None]
             rollout.tokens_BS[padding_BS] = torch.randint(3, 60, (int(padding_BS.sum()),))
         actor, critics = load_actor(qwen, world, torch.float32), new_critics(1)
-        old_logp_BT, old_entropy_BT, _ = score_responses(actor, rollout, 120, world)
+        old_logp_BT, old_entropy_BT = score_responses(actor, rollout, 120, world)
         returns_BT = garbage(response_rewards(rollout))
         shards_MB = shard(rollout.group_B, 1, "none", generator(0, "shards"))
         fit_metrics, _ = fit(critics, rollout, shards_MB, world, returns_BT, epochs=2)
