@@ -76,6 +76,9 @@ def test_a_family_generates_scores_and_learns_as_transformers_computes_it(name, 
 
     expected = [greedy(plain, prompt) for prompt in PROMPTS]
     settings = dict(temperature=0, max_new_tokens=12, stop_ids=STOPS, batch=3)
+    with torch.compiler.set_stance("force_eager"):
+        drawn = draw_responses(actor, tokenizer, world, PROMPTS, decode="graph", **settings)
+    assert [r.tokens for r in drawn] == expected
     drawn = draw_responses(actor, tokenizer, world, PROMPTS, **settings)
     assert [r.tokens for r in drawn] == expected
 
