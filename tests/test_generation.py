@@ -28,12 +28,10 @@ STOPS = frozenset(range(1, 14))
 
 
 @pytest.fixture(params=["eager", "graph", pytest.param("compiled", marks=pytest.mark.slow)])
-def decode(request):
+def decode(request, monkeypatch):
     """--decode: eager; graph, uncompiled; graph, compiled"""
     if request.param == "graph":
-        with torch.compiler.set_stance("force_eager"):
-            yield "graph"
-        return
+        monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     torch.compiler.reset()
     counters.clear()
     yield request.param.replace("compiled", "graph")
