@@ -68,7 +68,8 @@ def make(name: str, folder) -> str:
 
 @pytest.mark.parametrize("name", [
     pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in FAMILIES])
-def test_a_family_generates_scores_and_learns_as_transformers_computes_it(name, tokenizer, tmp_path, world, monkeypatch):
+def test_a_family_generates_scores_and_learns_as_transformers_computes_it(
+        name, tokenizer, tmp_path, world, monkeypatch):
     folder, temperature = make(name, tmp_path), 0.7
     plain = AutoModelForCausalLM.from_pretrained(folder)
     actor = load_actor(folder, world, torch.float32, temperature=temperature)
