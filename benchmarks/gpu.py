@@ -18,8 +18,9 @@ library   the same of transformers' own `generate` with a static cache, compiled
           rows of equal length, no refilling
 train     two steps of the embedded default, their first KL, their checkpoint resumed to the same weights
 step      train.train_step: seconds and peak GiB of each phase, and the update's share of the matrix product's
-          FLOP/s, and the host's waits. One pass over 8 × --group-size responses of an eighth to all of the given length, behind
-          prompts of 256 random tokens. A small step warms up. Only a few tokens are generated.
+          FLOP/s, and the host's waits. One pass over 8 × --group-size responses of an eighth to all of the
+          given length, behind prompts of 256 random tokens. A small step warms up. Only a few tokens are
+          generated.
 """
 
 import argparse

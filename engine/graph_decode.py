@@ -16,6 +16,7 @@ import types
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.fx.experimental import _config as symbols
 from transformers import AttentionInterface, AttentionMaskInterface, Cache
 from transformers.cache_utils import DynamicLayer, StaticLayer
 from transformers.masking_utils import sdpa_mask
@@ -224,12 +225,15 @@ class GraphDecoder:
         # .data: code that is compiled for a view depends on the sizes behind it
         small = self.ids_B1[:n_B].data, self.mask_BC[:n_B, :n_C].data, self.position_B1[:n_B].data
         run = lambda: self.lm.next_logits(self.lm, *small, cache)
-        if self.device.type != "cuda":
-            return run
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # compile and warm up; the replay writes the same keys again
+        on_gpu = self.device.type == "cuda"
+        side = torch.cuda.Stream() if on_gpu else None
+        if on_gpu:
+            side.wait_stream(torch.cuda.current_stream())
+        # Compile and warm up; the next run writes the same keys again. Two sizes that are equal at first are two sizes.
+        with torch.cuda.stream(side), symbols.patch(use_duck_shape=False):
             run()
+        if not on_gpu:
+            return run
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self.pool):
