@@ -163,7 +163,7 @@ class GraphDecoder:
     def generate(self, batch, stops) -> torch.Tensor:
         """Draw tokens as lm.generate does, until stops ends the round or the columns end. -> ids [rows, S]"""
         n_rows, width = batch.ids.shape
-        longest = int(batch.mask.sum(1).max())
+        longest = max(2, int(batch.mask.sum(1).max()))  # at least one column before the last
         if batch.cache is not self.cache:  # nothing is in flight in the buffers
             if self.cache is None:
                 self.allocate(batch.cache, n_rows)
