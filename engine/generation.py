@@ -21,7 +21,6 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from engine.batch import Response
 from engine.distributed import World, gather_list, own_slice, progress
-from engine.graph_decode import cannot_compile, give_up, open_decoder
 from engine.models import Actor
 from engine.sharding import whole_weights
 from engine.streams import stream_seed
@@ -59,7 +58,11 @@ def generate_responses(actor: Actor, tokenizer, prompts: list[list[int]], sampli
     responses: list[Response] = [None] * len(local)
     longest = max(map(len, local), default=0) + sampling.max_new_tokens
     with whole_weights(actor), progress(len(local), label, "response", world) as bar:
-        decoder = open_decoder(actor, refills, longest, sampling.temperature) if sampling.decode == "graph" else None
+        decoder = None
+        if sampling.decode == "graph":
+            from engine import graph_decode  # with torch.compile, which takes seconds that --help need not take
+
+            decoder = graph_decode.open_decoder(actor, refills, longest, sampling.temperature)
         while batch.rows or queue:
             admitted = queue[: capacity - len(batch.rows)]
             if not refills:  # only prompts of equal length share a batch, and only from its start
@@ -80,9 +83,10 @@ def generate_responses(actor: Actor, tokenizer, prompts: list[list[int]], sampli
                 if len(batch.rows) == 1:
                     raise
                 batch.ids, broken_off, capacity = stops.seen, True, len(batch.rows) // 2
-            except cannot_compile() as error:
-                decoder = give_up(actor, error)
-                batch.ids, broken_off = stops.seen, True
+            except Exception as error:
+                if not (decoder and graph_decode.cannot_compile(actor, error)):
+                    raise
+                decoder, batch.ids, broken_off = None, stops.seen, True
             for b in stops.finished_B.nonzero().flatten().tolist():
                 i, length, first = batch.rows[b], int(stops.length_B[b]), int(start_B[b])
                 tokens = batch.ids[b, first : first + (length or sampling.max_new_tokens)].tolist()

@@ -16,6 +16,7 @@ import types
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._dynamo import exc
 from torch.fx.experimental import _config as symbols
 from transformers import AttentionInterface, AttentionMaskInterface, Cache
 from transformers.cache_utils import DynamicLayer, StaticLayer
@@ -124,11 +125,12 @@ def give_up(actor, why) -> None:
               file=sys.stderr, flush=True)
 
 
-def cannot_compile() -> tuple[type[Exception], ...]:
-    """Return the exceptions of torch.compile. To import them takes seconds, and eager needs none."""
-    from torch._dynamo import exc
-
-    return exc.TorchDynamoException, exc.FailOnRecompileLimitHit
+def cannot_compile(actor, error: Exception) -> bool:
+    """Is this an error of torch.compile? Then eager decodes from now on."""
+    found = isinstance(error, (exc.TorchDynamoException, exc.FailOnRecompileLimitHit))
+    if found:
+        give_up(actor, error)
+    return found
 
 
 class GraphDecoder:
@@ -150,7 +152,7 @@ class GraphDecoder:
 
     def clear(self) -> None:
         """Free the cache and the graphs."""
-        self.cache, self.graphs, self.pool = None, {}, None
+        self.cache, self.pool, self.graphs = None, None, {}  # (rows, columns) -> a function that gives logits
 
     def allocate(self, cache: Cache, n_rows: int) -> None:
         """Make buffers for as many rows as the first batch has, at full length: as much as the plan reckons with."""
@@ -199,7 +201,9 @@ class GraphDecoder:
 
     def draw(self, n_B: int, n_C: int) -> torch.Tensor:
         """Draw a token for each row. -> [B, 1]"""
-        logits_BV = self.logits(n_B, n_C).float()
+        if (n_B, n_C) not in self.graphs:
+            self.graphs[n_B, n_C] = self.capture(n_B, n_C)
+        logits_BV = self.graphs[n_B, n_C]().float()
         if self.temperature:
             # as torch.multinomial, which looks at its input on the CPU
             p_BV = torch.softmax(logits_BV / self.temperature, dim=-1)
@@ -211,11 +215,6 @@ class GraphDecoder:
         self.mask_BC.index_fill_(1, self.column, 1)
         return ids_B1
 
-    def logits(self, n_B: int, n_C: int) -> torch.Tensor:
-        if (n_B, n_C) not in self.graphs:
-            self.graphs[n_B, n_C] = self.capture(n_B, n_C)
-        return self.graphs[n_B, n_C]()
-
     def capture(self, n_B: int, n_C: int):
         """-> a function that computes the logits of n_B rows over n_C columns"""
         cache = copy.copy(self.cache)
@@ -225,26 +224,16 @@ class GraphDecoder:
         # .data: code that is compiled for a view depends on the sizes behind it
         small = self.ids_B1[:n_B].data, self.mask_BC[:n_B, :n_C].data, self.position_B1[:n_B].data
         run = lambda: self.lm.next_logits(self.lm, *small, cache)
-        on_gpu = self.device.type == "cuda"
-        side = torch.cuda.Stream() if on_gpu else None
-        if on_gpu:
-            side.wait_stream(torch.cuda.current_stream())
         # Compile and warm up; the next run writes the same keys again. Two sizes that are equal at first are two sizes.
-        with torch.cuda.stream(side), symbols.patch(use_duck_shape=False):
+        with symbols.patch(use_duck_shape=False):
             run()
-        if not on_gpu:
+        if self.device.type != "cuda":
             return run
-        torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self.pool):
             logits_BV = run()
         self.pool = graph.pool()
-
-        def replay() -> torch.Tensor:
-            graph.replay()
-            return logits_BV
-
-        return replay
+        return lambda: graph.replay() or logits_BV
 
 
 def round_up(columns: int) -> int:
