@@ -137,7 +137,7 @@ class GraphDecoder:
     """Decodes a rollout's rounds.
 
     Whole weights and the cache get other addresses in each rollout, so CUDA graphs are captured anew: one for each
-    number of rows (powers of two) and of columns (four to an octave), with about the host time of two eager tokens.
+    number of rows (powers of two) and of columns (four to an octave), in two forward passes of host time.
     Compiled code is kept: the sizes are symbols in it.
     """
 
