@@ -38,7 +38,7 @@ NAMES = ("aime24", "aime25", "math500", "olympiadbench", "minervamath", "amc23")
 BENCHMARKS = {name: f"math-ai/{name}::test" for name in NAMES}
 
 # settings that a resumed evaluation may change
-MAY_CHANGE = {"out", "resume", "generate_batch", "ranks_per_copy", "compare"}
+MAY_CHANGE = {"out", "resume", "generate_batch", "decode", "ranks_per_copy", "compare"}
 
 # -- scores --------------------------------------------------------------------------------------------------
 def pass_at_k(n: int, right: int, k: int) -> float:
@@ -212,7 +212,7 @@ def run(args: argparse.Namespace, world: World) -> None:
             append_rows(out / "responses.jsonl", records)
 
     sampling = SamplingConfig(args.max_new_tokens, args.temperature, stops, tuple(args.stop),
-                              settings["generate_batch"])
+                              settings["generate_batch"], args.decode)
     with Verifier(args.extract, method=args.verifier) as verifier:
         for name, problems in sets.items() if world.is_main else ():
             print_text_golds(name, problems, verifier)

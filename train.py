@@ -346,11 +346,10 @@ def settle(args: argparse.Namespace, inputs: Inputs, world: World) -> tuple[argp
 
 
 def workload(args: argparse.Namespace, names: list[str], longest_prompt: int) -> plan.Workload:
-    return plan.Workload(
-        args.model, names, args.prompts_per_step * args.group_size, args.group_size, longest_prompt,
-        args.max_new_tokens, args.token_budget, args.gradient_checkpointing, args.offload, args.generate_batch,
-        args.critic_replay, args.epochs, args.critic_epochs,
-        1.0 if args.shard_by == "none" else 1 / max(1, len(names)), args.steps)
+    share = 1.0 if args.shard_by == "none" else 1 / max(1, len(names))  # of the responses, for each critic
+    return plan.Workload(args.model, names, args.prompts_per_step * args.group_size, args.group_size, longest_prompt,
+                         args.max_new_tokens, args.token_budget, args.gradient_checkpointing, args.offload,
+                         args.generate_batch, args.critic_replay, args.epochs, args.critic_epochs, share, args.steps)
 
 
 def load_models(args: argparse.Namespace, inputs: Inputs, world: World) -> tuple[Actor, list[MiniCritic]]:
@@ -389,7 +388,8 @@ def open_run(args: argparse.Namespace, inputs: Inputs, models: tuple[Actor, list
     verifier = Verifier(args.extract, method=args.verifier)
     if world.is_main:
         print_text_golds(f"--data {args.data}", inputs.problems, verifier)
-    sampling = SamplingConfig(args.max_new_tokens, args.temperature, stops, tuple(args.stop), args.generate_batch)
+    sampling = SamplingConfig(args.max_new_tokens, args.temperature, stops, tuple(args.stop), args.generate_batch,
+                              args.decode)
     rollout_config = RolloutConfig(args.group_size, sampling, args.extract, verifier.reward, args.token_budget)
     return Run(args, world, inputs.folder, tokenizer, inputs.problems, inputs.held_out, rollout_config, verifier,
                actor, adamw(actor, args.lr), critics, [adamw(critic, args.critic_lr) for critic in critics], replay=[])
@@ -435,7 +435,7 @@ TINY_DEFAULTS = dict(  # without --model: minutes on a CPU
 
 # settings that a resumed run may change
 MAY_CHANGE = {"steps", "out", "resume", "eval_every", "save_every", "keep", "max_bad_steps", "wandb"}
-MAY_CHANGE |= {"offload", "generate_batch", "token_budget", "ranks_per_copy", "plan"}
+MAY_CHANGE |= {"offload", "generate_batch", "decode", "token_budget", "ranks_per_copy", "plan"}
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:

@@ -2,13 +2,18 @@
 
     python benchmarks/generation.py                              # a random Qwen3-shaped model, CPU or GPU
     python benchmarks/generation.py --model Qwen/Qwen3-4B-Base --responses 256 --group-size 32 --longest 2048
+    python benchmarks/generation.py --decoders 4 16 64           # --decode eager and graph, where Python is the limit
 
 Both decode greedily, so they make the same tokens. Each response ends after a given length, from longest / 4
 to longest. The padded call runs to the longest response, and tokens after a response's end are useless.
 Rounds alternate in one process; the result is the ratio within a round.
+
+--decoders ROWS: processor time of a token of both decoders, in milliseconds. The model has 36 layers but hardly
+anything to compute (hidden size 64, contexts of at most 48 tokens), so most of that time is Python and dispatch.
 """
 
 import argparse
+import dataclasses
 import statistics
 import sys
 import tempfile
@@ -23,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from engine import generation
 from engine.distributed import start, stop
-from engine.models import load_actor
+from engine.models import Actor, load_actor, prepare
 from engine.sharding import compute_dtype
 
 
@@ -71,6 +76,38 @@ def timed(work, device: torch.device):
     return time.perf_counter() - wall, time.process_time() - processor, result
 
 
+def decoders(rows: list[int], rounds: int, world) -> None:
+    """Print milliseconds of processor time a token, without the prefill."""
+    few, many = 8, 32
+    config = Qwen3Config(
+        vocab_size=256, tie_word_embeddings=True, eos_token_id=None, bos_token_id=None, hidden_size=64,
+        intermediate_size=64, num_hidden_layers=36, num_attention_heads=2, num_key_value_heads=1, head_dim=16,
+        initializer_range=0.1
+    )
+    lm = Qwen3ForCausalLM(config)
+    actor = prepare(Actor(lm), lm.model, "random", world, torch.float32, False, "none")
+    for n_rows in rows:
+        prompts = [torch.randint(256, (8 + i % 9,)).tolist() for i in range(n_rows)]
+        eager = generation.SamplingConfig(many, 0.0, frozenset(), (), n_rows)
+
+        def timed_draw(decode: str, n: int):
+            sampling = dataclasses.replace(eager, decode=decode, max_new_tokens=n)
+            draw = lambda: generation.generate_responses(actor, None, prompts, sampling, world, 0, "")
+            return timed(draw, world.device)
+
+        first = timed_draw("graph", many)
+        same = sum(a.tokens == b.tokens for a, b in zip(first[2], timed_draw("eager", many)[2]))
+        found = {"eager": [], "graph": []}
+        for _ in range(rounds):
+            for name, ms in found.items():
+                ms.append(1e3 * (timed_draw(name, many)[1] - timed_draw(name, few)[1]) / (many - few))
+        ratio = statistics.median(g / e for e, g in zip(*found.values()))
+        spread = "; ".join(f"{name} {statistics.median(ms):.1f} ms a token ({min(ms):.1f} to {max(ms):.1f})"
+                           for name, ms in found.items())
+        print(f"{n_rows} rows: {spread}; ratio {ratio:.2f}; {same} of {n_rows} responses the same; "
+              f"graph's first call took {first[0]:.0f} s, {first[1]:.0f} s of the processor", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -88,11 +125,16 @@ def main() -> None:
     add("--rounds", type=int, default=5)
     add("--threads", type=int, default=1)
     add("--dtype", choices=("fp32", "bf16"), default="fp32")
+    add("--decoders", nargs="+", type=int, metavar="ROWS", help="compare the decoders at these numbers of rows")
     args = parser.parse_args()
     torch.manual_seed(0)
     world = start()
     dtype = compute_dtype(args.dtype, world)
     torch.set_num_threads(args.threads)  # start() has set another number
+    if args.decoders:
+        decoders(args.decoders, args.rounds, world)
+        stop()
+        return
 
     with tempfile.TemporaryDirectory() as folder:
         if args.model is None:

@@ -11,28 +11,36 @@ numbers stay when --minutes are over.
 ceilings  TFLOP/s of a bf16 matrix product, GB/s of a copy (read and written)
 correct   log-probabilities, entropies, gradients, values, σ, in fp32 and bf16, against plain fp32 autograd on
           the CPU; sampled tokens against their probabilities
+graph     --decode graph: greedy tokens beside eager's; sampled tokens against their probabilities
+decode    tokens/s of both decoders at several rows and contexts; bytes of weights, keys and values a second
+          beside a copy's; times that the host waits for the device, a token
+library   the same of transformers' own `generate` with a static cache, compiled, at the first rows and context:
+          rows of equal length, no refilling
 train     two steps of the embedded default, their first KL, their checkpoint resumed to the same weights
-decode    tokens/s at several rows and contexts; bytes of weights, keys and values a second beside a copy's
 step      train.train_step: seconds and peak GiB of each phase, and the update's share of the matrix product's
-          FLOP/s. One pass over 8 × --group-size responses of an eighth to all of the given length, behind
-          prompts of 256 random tokens. A small step warms up. Only a few tokens are generated.
+          FLOP/s, and the host's waits. One pass over 8 × --group-size responses of an eighth to all of the
+          given length, behind prompts of 256 random tokens. A small step warms up. Only a few tokens are
+          generated.
 """
 
 import argparse
 import copy
+import itertools
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+import warnings
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Callable
 
 import torch
-from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3Model
+from transformers import CompileConfig, GenerationConfig, Qwen3Config, Qwen3ForCausalLM, Qwen3Model
 
 # before this file's own folder, which has a verifier.py too
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -87,6 +95,28 @@ def sync(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
+
+
+@contextmanager
+def count_waits(device: torch.device):
+    """Yield a list; after the block it holds how often the host waited for the GPU, and on a CPU nothing."""
+    found = []
+    if device.type != "cuda":
+        yield found
+        return
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield found
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    found.append(sum("synchronizing" in str(w.message) for w in caught))
+
+
+def must_have_compiled(actor: Actor) -> None:
+    if vars(actor).get("bare", actor) is None:
+        raise RuntimeError("Error: --decode graph was not possible, and eager stood in")
 
 
 # -- parts ---------------------------------------------------------------------------------------------------
@@ -179,17 +209,45 @@ def correct(args: argparse.Namespace, record: Record) -> None:
         check("values", dtype, off.item(), bound)
         off = (asyppo.disagreement(ours)[mask_BT] - sigma_N).abs().mean() / sigma_N.mean()
         check("σ", dtype, off.item(), bound)
-        n = args.draws
-        sampling = SamplingConfig(1, temperature, frozenset(), (), min(n, 1024))
-        drawn = generate_responses(actor, None, [prompts[-1]] * n, sampling, world, 0, "draw")
-        counts_V = torch.bincount(torch.tensor([r.tokens[0] for r in drawn]), minlength=vocabulary)
-        # twenty bins of about equal probability: χ² has mean 19 and deviation 6.2
-        likely = shares_V.argsort(descending=True)
-        bin_V = (20 * (shares_V[likely].cumsum(0) - shares_V[likely] / 2)).long().clamp(max=19)
-        binned = lambda x_V: torch.zeros(20).double().index_add(0, bin_V, x_V[likely].double())
-        expected, found = binned(n * shares_V), binned(counts_V)
-        kept = expected > 0
-        check("χ² of samples", dtype, ((found - expected).square() / expected)[kept].sum().item(), 50.0)
+        sampling = SamplingConfig(1, temperature, frozenset(), (), min(args.draws, 1024))
+        drawn = generate_responses(actor, None, [prompts[-1]] * args.draws, sampling, world, 0, "draw")
+        check("χ² of samples", dtype, chi_square(drawn, shares_V), 50.0)
+
+
+def chi_square(drawn: list[Response], shares_V: torch.Tensor) -> float:
+    """Return χ² of first tokens in twenty bins of about equal probability: it has mean 19 and deviation 6.2."""
+    counts_V = torch.bincount(torch.tensor([r.tokens[0] for r in drawn]), minlength=len(shares_V))
+    likely = shares_V.argsort(descending=True)
+    bin_V = (20 * (shares_V[likely].cumsum(0) - shares_V[likely] / 2)).long().clamp(max=19)
+    binned = lambda x_V: torch.zeros(20).double().index_add(0, bin_V, x_V[likely].double())
+    expected, found = binned(len(drawn) * shares_V), binned(counts_V)
+    kept = expected > 0
+    return ((found - expected).square() / expected)[kept].sum().item()
+
+
+def graph(args: argparse.Namespace, record: Record) -> None:
+    world = start(args.device)
+    torch.manual_seed(0)
+    lm = random_model(Qwen3ForCausalLM, args.small)
+    prompts = [torch.randint(lm.config.vocab_size, (n,)).tolist() for n in (3, 9, 17, 30) for _ in range(3)]
+    with torch.no_grad():
+        shares_V = torch.softmax(lm(torch.tensor([prompts[-1]])).logits[0, -1].double(), dim=-1)
+    # bf16 rounds some tokens to equal probability
+    for dtype, bound in ((torch.float32, 0.1), (torch.bfloat16, 1.0)):
+        ours = copy.deepcopy(lm)
+        actor = prepare(Actor(ours), ours.base_model, "random", world, dtype, True, "none")
+        sampling = SamplingConfig(40, 0.0, frozenset(range(lm.config.vocab_size // 32)), (), 5)
+        eager, ours = (generate_responses(actor, None, prompts, replace(sampling, decode=decode), world, 0, "greedy")
+                       for decode in ("eager", "graph"))
+        must_have_compiled(actor)
+        off = sum(a.tokens != b.tokens for a, b in zip(eager, ours)) / len(prompts)
+        record({"check": "greedy responses of graph", "dtype": str(dtype)[6:], "off": off, "bound": bound,
+                "right": off <= bound})
+        sampling = SamplingConfig(1, 1.0, frozenset(), (), min(args.draws, 1024), "graph")
+        drawn = generate_responses(actor, None, [prompts[-1]] * args.draws, sampling, world, 0, "draw")
+        off = chi_square(drawn, shares_V)
+        record({"check": "χ² of graph's samples", "dtype": str(dtype)[6:], "off": off, "bound": 50.0,
+                "right": off <= 50})
 
 
 def embedded(args: argparse.Namespace, record: Record) -> None:
@@ -222,26 +280,64 @@ def decode(args: argparse.Namespace, record: Record) -> None:
     dtype = compute_dtype("auto", world)
     lm = random_model(Qwen3ForCausalLM, args.actor, world.device)
     actor = prepare(Actor(lm), lm.base_model, "random", world, dtype, True, "none")
-    for context in args.contexts:
-        for rows in args.decode_rows:
-            ids = torch.randint(lm.config.vocab_size, (min(PROMPTS, rows), context)).tolist()
-            prompts = [ids[i * len(ids) // rows] for i in range(rows)]
-            result, times = {"rows": rows, "context": context}, []
-            try:
-                for n in (8, 8, 8 + args.decode):  # the first warms up; the difference has no prefill
-                    began = sync(world.device)
-                    sampling = SamplingConfig(n, 1.0, frozenset(), (), rows)
-                    generate_responses(actor, None, prompts, sampling, world, 0, "decode")
-                    times.append(sync(world.device) - began)
-            except torch.OutOfMemoryError:
-                record(result | {"failed": "out of memory"})
-                torch.cuda.empty_cache()
-                continue
-            taken = times[2] - times[1]
-            n_bytes = decoding_bytes(args.actor, dtype, rows * (context + 8 + args.decode / 2)) * args.decode
-            gbps = n_bytes / taken / 1e9
-            record(result | {"tokens_per_s": rows * args.decode / taken, "gbps": gbps,
-                             "ms_a_token": 1e3 * taken / args.decode, "of_copy": gbps / args.gbps})
+    for decoder, context, rows in itertools.product(("eager", "graph"), args.contexts, args.decode_rows):
+        prompts, result = random_prompts(args, rows, context), {"decoder": decoder, "rows": rows, "context": context}
+
+        def draw(n: int) -> None:
+            sampling = SamplingConfig(n, 1.0, frozenset(), (), rows, decoder)
+            generate_responses(actor, None, prompts, sampling, world, 0, "decode")
+
+        try:
+            record(result | timed_tokens(draw, rows, context, dtype, world.device, args))
+        except torch.OutOfMemoryError:
+            record(result | {"failed": "out of memory"})
+            torch.cuda.empty_cache()
+        must_have_compiled(actor)
+
+
+def library(args: argparse.Namespace, record: Record) -> None:
+    world = start(args.device)
+    torch.manual_seed(0)
+    dtype = compute_dtype("auto", world)
+    lm = random_model(Qwen3ForCausalLM, args.actor, world.device).to(dtype).eval()
+    rows, context = args.decode_rows[0], args.contexts[0]
+    ids = torch.tensor(random_prompts(args, rows, context), device=world.device)
+    compiling = CompileConfig()
+    compiling._compile_all_devices = True  # on the CPU, too
+
+    def draw(n: int) -> None:
+        settings = GenerationConfig(
+            do_sample=True, top_k=0, top_p=1.0, max_new_tokens=n, min_new_tokens=n, cache_implementation="static",
+            compile_config=compiling, max_cache_len=context + 8 + args.decode)
+        lm.generate(inputs=ids, attention_mask=torch.ones_like(ids), generation_config=settings)
+
+    record({"decoder": "library", "rows": rows, "context": context}
+           | timed_tokens(draw, rows, context, dtype, world.device, args))
+
+
+def random_prompts(args: argparse.Namespace, rows: int, context: int) -> list[list[int]]:
+    ids = torch.randint(config(args.actor).vocab_size, (min(PROMPTS, rows), context)).tolist()
+    return [ids[i * len(ids) // rows] for i in range(rows)]
+
+
+def timed_tokens(draw: Callable, rows: int, context: int, dtype: torch.dtype, device: torch.device,
+                 args: argparse.Namespace) -> dict:
+    """Time draw(n), which draws n tokens a row. -> rates, the first call's seconds, waits of the host a token"""
+    times, waits = [], []
+    for n in (8, 8, 8 + args.decode):  # the first warms up; the difference has no prefill
+        began = sync(device)
+        draw(n)
+        times.append(sync(device) - began)
+    for n in (8, 24):
+        with count_waits(device) as found:
+            draw(n)
+        waits += found
+    taken = times[2] - times[1]
+    n_bytes = decoding_bytes(args.actor, dtype, rows * (context + 8 + args.decode / 2)) * args.decode
+    gbps = n_bytes / taken / 1e9
+    return {"tokens_per_s": rows * args.decode / taken, "gbps": gbps, "ms_a_token": 1e3 * taken / args.decode,
+            "of_copy": gbps / args.gbps, "first_s": times[0],
+            "waits_a_token": (waits[1] - waits[0]) / 16 if waits else "not counted on a CPU"}
 
 
 def decoding_bytes(size: str, dtype: torch.dtype, tokens: float) -> float:
@@ -328,7 +424,8 @@ def step(args: argparse.Namespace, record: Record) -> None:
 
     train.Timer, train.sample_rollout = ReportingTimer, sample_rollout
     train.train_step(run, 1)
-    metrics, _, _ = train.train_step(run, 2)
+    with count_waits(run.world.device) as waits:
+        metrics, _, _ = train.train_step(run, 2)
     _, layers, _, heads, _, head_dim, _, _ = SIZES[args.actor]
     rows = [PROMPT + n for n in lengths]
     item = compute_dtype(run.args.dtype, run.world).itemsize
@@ -347,11 +444,13 @@ def step(args: argparse.Namespace, record: Record) -> None:
             "offload": run.args.offload, "generate_batch": run.args.generate_batch,
             "plan_gib": {name: sum(part.values()) / 2**30 for name, part in planned.items()},
             "mfu": flop / metrics["time/policy"] / 1e12 / args.tflops,
+            "waits": waits[0] if waits else "not counted on a CPU",
             "approx_kl_first": metrics["approx_kl_first"], "skipped": metrics["skipped_updates"]})
 
 
 # -- one call ------------------------------------------------------------------------------------------------
-PARTS = {"ceilings": ceilings, "correct": correct, "train": embedded, "decode": decode, "step": step}
+PARTS = {"ceilings": ceilings, "correct": correct, "graph": graph, "decode": decode, "library": library,
+         "train": embedded, "step": step}
 CPU = dict(  # tiny sizes that run every branch
     actor="tiny", critic="tiny", small="tiny", contexts=[20, 40], decode_rows=[2, 8], decode=8, draws=512,
     rows=["asyppo:64", "grpo:64", "ppo:64"], group_size=4,
@@ -371,7 +470,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--small", choices=SIZES, default="small", help="model of correct")
     add("--draws", type=int, default=8192, help="tokens that correct samples")
     add("--contexts", nargs="+", type=int, default=[1000, 4000], help="contexts of decode, in tokens")
-    add("--decode-rows", nargs="+", type=int, default=[16, 64, 128, 256])
+    add("--decode-rows", nargs="+", type=int, default=[16, 64, 256])
     add("--decode", type=int, default=64, help="tokens of each response that decode times")
     add("--group-size", type=int, default=32, help="responses to a prompt in step; halved when time is short")
     add("--minutes", type=float, default=8.0)

@@ -61,6 +61,8 @@ def add_response_flags(parser: argparse.ArgumentParser, temperature: Callable, t
     add("--stop", type=stop_string, nargs="+", default=[], help="strings that end a response; \\n is a newline")
     add("--generate-batch", type=lambda text: text if text == "auto" else COUNT(text), default="auto",
         help="responses in flight on a process; auto: as many as the GPU's memory holds, 16 on a CPU")
+    add("--decode", choices=("eager", "graph"), default="eager",
+        help="graph: compile a token's forward pass, and replay it as a CUDA graph on a GPU")
 
 
 def stop_string(flag: str) -> str:

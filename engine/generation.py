@@ -4,7 +4,8 @@
                 max_new_tokens=n, eos_token_id=stops)
 
 but faster. `generate` is called again and again and resumes from its own KV cache: as soon as 1/8 of the rows have
-finished it returns, finished rows are refilled with waiting prompts, and equal prompts are prefilled once.
+finished it returns, finished rows are refilled with waiting prompts, and equal prompts are prefilled once. With
+--decode graph, graph_decode.py stands in for these calls.
 
 Legend for shape suffixes: B responses in flight, S tokens so far (left-padded).
 """
@@ -34,6 +35,7 @@ class SamplingConfig:
     stop_ids: frozenset[int]
     stop_strings: tuple[str, ...]
     batch: int  # responses in flight on a process
+    decode: str = "eager"  # or graph
 
 
 @torch.no_grad()
@@ -54,7 +56,13 @@ def generate_responses(actor: Actor, tokenizer, prompts: list[list[int]], sampli
     batch, capacity, refills = InFlight([]), sampling.batch, can_refill(actor)
     torch.manual_seed(stream_seed(seed, "sampling", world.rank))
     responses: list[Response] = [None] * len(local)
+    longest = max(map(len, local), default=0) + sampling.max_new_tokens
     with whole_weights(actor), progress(len(local), label, "response", world) as bar:
+        decoder = None
+        if sampling.decode == "graph":
+            from engine import graph_decode  # with torch.compile, which takes seconds that --help need not take
+
+            decoder = graph_decode.open_decoder(actor, refills, longest, sampling.temperature)
         while batch.rows or queue:
             admitted = queue[: capacity - len(batch.rows)]
             if not refills:  # only prompts of equal length share a batch, and only from its start
@@ -67,26 +75,31 @@ def generate_responses(actor: Actor, tokenizer, prompts: list[list[int]], sampli
             start_B = width - batch.mask.sum(1).cpu() + torch.tensor([len(local[i]) for i in batch.rows])
             stops = Stops(sampling, tokenizer, start_B, batch.ids)
             try:
-                batch.ids = actor.generate(
+                batch.ids = decoder.generate(batch, stops) if decoder else actor.generate(
                     inputs=batch.ids, attention_mask=batch.mask, past_key_values=batch.cache,
                     generation_config=settings, stopping_criteria=StoppingCriteriaList([stops]))
-                out_of_memory = False
+                broken_off = False
             except torch.OutOfMemoryError:
                 if len(batch.rows) == 1:
                     raise
-                batch.ids, out_of_memory = stops.seen, True
+                batch.ids, broken_off, capacity = stops.seen, True, len(batch.rows) // 2
+            except Exception as error:
+                if not (decoder and graph_decode.cannot_compile(actor, error)):
+                    raise
+                decoder, batch.ids, broken_off = None, stops.seen, True
             for b in stops.finished_B.nonzero().flatten().tolist():
                 i, length, first = batch.rows[b], int(stops.length_B[b]), int(start_B[b])
                 tokens = batch.ids[b, first : first + (length or sampling.max_new_tokens)].tolist()
                 responses[i] = Response(local[i], tokens, truncated=length == 0)
             bar.update(int(stops.finished_B.sum()))
             unfinished = (~stops.finished_B).nonzero().flatten()
-            if out_of_memory:
-                capacity = len(batch.rows) // 2
+            if broken_off:
                 for b in unfinished.tolist():
                     i = batch.rows[b]
                     texts[i] = batch.ids[b, start_B[b] - len(local[i]) :].tolist()
                 queue, batch = [batch.rows[b] for b in unfinished.tolist()] + queue, InFlight([])
+                if decoder:
+                    decoder.clear()
             else:
                 batch.keep(unfinished)
     return gather_list(responses, world)

@@ -8,10 +8,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from benchmarks import gpu
 from engine import models
 from engine.distributed import stop
+from engine.graph_decode import FixedLayer
 from tests.runs import ROOT
 
 pytestmark = pytest.mark.slow
@@ -31,6 +33,21 @@ def test_the_code_is_found_right_on_the_cpu_in_fp32_and_bf16():
     assert len(results) == 12 and all(x["right"] for x in results), results
 
 
+def test_graph_is_found_right_on_the_cpu_and_wrong_if_keys_go_astray(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    results = found(gpu.graph)
+    assert len(results) == 4 and all(x["right"] for x in results), results
+    update = FixedLayer.update
+    monkeypatch.setattr(FixedLayer, "update", lambda layer, k, v, *rest: update(layer, k.flip(0), v))
+    assert {x["check"] for x in found(gpu.graph) if not x["right"]} == {"greedy responses of graph"}
+
+
+def test_a_model_that_eager_decodes_is_not_timed_as_graph(monkeypatch):
+    monkeypatch.setattr(gpu.Qwen3ForCausalLM, "_can_compile_fullgraph", False)
+    with pytest.raises(RuntimeError, match="eager stood in"):
+        found(gpu.decode, "--contexts", "5", "--decode-rows", "2")
+
+
 def test_states_that_are_one_token_late_are_found_wrong(monkeypatch):
     states = models.response_states
     monkeypatch.setattr(models, "response_states", lambda *a: (states(*a)[0].roll(1, 0), states(*a)[1]))
@@ -38,9 +55,13 @@ def test_states_that_are_one_token_late_are_found_wrong(monkeypatch):
     assert wrong == {"log-probabilities", "entropies", "gradient", "values", "σ"}
 
 
-def test_decoding_is_timed_for_every_number_of_rows_and_every_context():
+def test_decoding_is_timed_for_both_decoders_every_number_of_rows_and_every_context(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     results = found(gpu.decode, "--contexts", "5", "9", "--decode-rows", "2", "3")
-    assert [(x["context"], x["rows"]) for x in results] == [(5, 2), (5, 3), (9, 2), (9, 3)]
+    sizes = [(5, 2), (5, 3), (9, 2), (9, 3)]
+    assert [(x["decoder"], x["context"], x["rows"]) for x in results] == [
+        (decoder, *size) for decoder in ("eager", "graph") for size in sizes]
+    assert all(x["waits_a_token"] == "not counted on a CPU" for x in results)
     assert all(x["tokens_per_s"] == pytest.approx(x["rows"] / x["ms_a_token"] * 1e3) for x in results)
 
 

@@ -68,7 +68,8 @@ def make(name: str, folder) -> str:
 
 @pytest.mark.parametrize("name", [
     pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in FAMILIES])
-def test_a_family_generates_scores_and_learns_as_transformers_computes_it(name, tokenizer, tmp_path, world):
+def test_a_family_generates_scores_and_learns_as_transformers_computes_it(
+        name, tokenizer, tmp_path, world, monkeypatch):
     folder, temperature = make(name, tmp_path), 0.7
     plain = AutoModelForCausalLM.from_pretrained(folder)
     actor = load_actor(folder, world, torch.float32, temperature=temperature)
@@ -76,6 +77,10 @@ def test_a_family_generates_scores_and_learns_as_transformers_computes_it(name, 
 
     expected = [greedy(plain, prompt) for prompt in PROMPTS]
     settings = dict(temperature=0, max_new_tokens=12, stop_ids=STOPS, batch=3)
+    with monkeypatch.context() as uncompiled:
+        uncompiled.setattr(torch, "compile", lambda function, **_: function)
+        drawn = draw_responses(actor, tokenizer, world, PROMPTS, decode="graph", **settings)
+    assert [r.tokens for r in drawn] == expected
     drawn = draw_responses(actor, tokenizer, world, PROMPTS, **settings)
     assert [r.tokens for r in drawn] == expected
 

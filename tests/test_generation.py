@@ -1,11 +1,18 @@
-"""What is sampled and where responses end; refilling and shared prefills change no probability."""
+"""What is sampled and where responses end; refilling and shared prefills change no probability.
+
+Most tests run for both decoders. To compile takes a minute, so the fast tier runs graph's code uncompiled.
+"""
+
+from functools import partial
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM, MistralConfig
 from transformers import MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from engine.generation import RoomyLayer
+from engine.graph_decode import FixedLayer
 from engine.models import load_actor
 from tests.conftest import save_model, shape
 from tests.synthetic import draw_responses
@@ -18,6 +25,26 @@ ARCHITECTURES = {
     "mistral with a window of 8 tokens": lambda: MistralForCausalLM(MistralConfig(**shape(sliding_window=8))),
 }
 STOPS = frozenset(range(1, 14))
+
+
+@pytest.fixture(params=["eager", "graph", pytest.param("compiled", marks=pytest.mark.slow)])
+def decode(request, monkeypatch):
+    """--decode: eager; graph, uncompiled; graph, compiled"""
+    if request.param == "graph":
+        monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    torch.compiler.reset()
+    counters.clear()
+    yield request.param.replace("compiled", "graph")
+    assert bool(counters["stats"]) == (request.param == "compiled"), "the wrong code was tested"
+
+
+@pytest.fixture
+def draw(actor, tokenizer, world, decode):
+    """draw(prompts, seed=0, **settings of SamplingConfig) -> responses of the tiny actor"""
+    return partial(draw_responses, actor, tokenizer, world, decode=decode)
+
+
+only_eager = pytest.mark.parametrize("decode", ["eager"], indirect=True)
 
 
 # -- what is sampled, where responses end --------------------------------------------------------------------
@@ -102,7 +129,7 @@ def mixed_prompts(n_groups: int = 8, group_size: int = 3) -> list[list[int]]:
     pytest.param(name, marks=() if "qwen3" in name or "window" in name else pytest.mark.slow)
     for name in ARCHITECTURES])
 def test_greedy_responses_are_those_of_plain_generate_in_whatever_order_they_finish(
-        name, tokenizer, tmp_path, world, monkeypatch):
+        name, decode, tokenizer, tmp_path, world, monkeypatch):
     monkeypatch.setattr(RoomyLayer, "ROOM", 3)  # the cache grows many times
     torch.manual_seed(2)
     folder = save_model(ARCHITECTURES[name](), tmp_path)
@@ -117,7 +144,7 @@ def test_greedy_responses_are_those_of_plain_generate_in_whatever_order_they_fin
         whole = plain.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)
         expected.append(whole[0, len(prompt) :].tolist())
     assert len({len(tokens) for tokens in expected}) > 4, "the test needs responses that finish at many times"
-    greedy = dict(temperature=0, max_new_tokens=40, stop_ids=STOPS)
+    greedy = dict(temperature=0, max_new_tokens=40, stop_ids=STOPS, decode=decode)
     for batch in (5, 24):
         drawn = draw_responses(actor, tokenizer, world, prompts, batch=batch, **greedy)
         assert [r.tokens for r in drawn] == expected
@@ -125,6 +152,7 @@ def test_greedy_responses_are_those_of_plain_generate_in_whatever_order_they_fin
         assert [r.truncated for r in drawn] == [len(t) == 40 and t[-1] not in STOPS for t in expected]
 
 
+@only_eager
 def test_a_prompt_is_prefilled_once_and_finished_responses_cost_no_more_computation(actor, draw):
     shapes = []
 
@@ -139,6 +167,22 @@ def test_a_prompt_is_prefilled_once_and_finished_responses_cost_no_more_computat
     needed = sum(len(r.tokens) for r in drawn)
     computed = sum(rows for rows, _ in shapes[1:])
     assert needed <= computed < 1.2 * needed < 0.6 * 32 * max(len(r.tokens) for r in drawn)
+
+
+def test_tokens_are_a_fair_draw_at_every_place_of_responses_that_share_slots(qwen, draw):
+    """The sum of −log p − entropy over tokens in a row is a martingale, however rows are stopped and refilled."""
+    plain, sums = AutoModelForCausalLM.from_pretrained(qwen), torch.zeros(3, 2, dtype=torch.float64)
+    for r in draw(mixed_prompts(40, 4), seed=3, max_new_tokens=40, stop_ids=STOPS, batch=9):
+        with torch.no_grad():
+            logits_SV = plain(torch.tensor([r.prompt + r.tokens])).logits[0, len(r.prompt) - 1 : -1]
+        logp_TV = torch.log_softmax(logits_SV.double(), -1)
+        surprise_T = -logp_TV[range(len(r.tokens)), r.tokens]
+        mean_T = -(logp_TV.exp() * logp_TV).sum(1)
+        variance_T = (logp_TV.exp() * logp_TV.square()).sum(1) - mean_T.square()
+        for place, part in enumerate((slice(0, 2), slice(2, 6), slice(6, None))):
+            sums[place] += torch.stack([(surprise_T - mean_T)[part].sum(), variance_T[part].sum()])
+    assert (sums[:, 1] > 30).all(), "the test needs tokens at every place"
+    assert (sums[:, 0].abs() < 4 * sums[:, 1].sqrt()).all(), sums
 
 
 @pytest.mark.slow
@@ -184,25 +228,66 @@ def test_any_number_of_prompts_is_answered(draw):
         assert len(drawn) == n and all(1 <= len(r.tokens) <= 5 for r in drawn)
 
 
+@pytest.mark.parametrize("decode", ["eager", "graph"], indirect=True)
 @pytest.mark.parametrize("offload", ["none", "all"])
 def test_after_an_out_of_memory_error_responses_continue_from_their_tokens_in_smaller_batches(
-        qwen, tokenizer, world, monkeypatch, offload):
+        qwen, tokenizer, world, monkeypatch, offload, decode):
     actor = load_actor(qwen, world, torch.float32, offload=offload)
     prompts = [torch.randint(14, 64, (n,)).tolist() for n in (3, 9, 5, 2, 7, 4, 6, 8)]
-    greedy = dict(temperature=0, max_new_tokens=30, stop_ids=frozenset(range(1, 5)), batch=6)
+    greedy = dict(temperature=0, max_new_tokens=30, stop_ids=frozenset(range(1, 5)), batch=6, decode=decode)
     expected = draw_responses(actor, tokenizer, world, prompts, **greedy)
-    real, full = RoomyLayer.update, []
+    kind = FixedLayer if decode == "graph" else RoomyLayer
+    real, full = kind.update, []
 
     def update(layer, keys, *rest):
-        if layer.is_initialized and len(keys) > 2 and layer.keys.shape[2] * len(keys) > 50:
+        columns = int(layer.column) if decode == "graph" else layer.keys.shape[2] if layer.is_initialized else 0
+        if len(keys) > 2 and columns * len(keys) > 50:
             full.append(len(keys))
             raise torch.OutOfMemoryError("full")
         return real(layer, keys, *rest)
 
-    monkeypatch.setattr(RoomyLayer, "update", update)
+    monkeypatch.setattr(kind, "update", update)
     widths = []
     actor.lm.register_forward_pre_hook(
         lambda lm, args, kwargs: widths.append(kwargs["input_ids"].shape[1]), with_kwargs=True)
     assert draw_responses(actor, tokenizer, world, prompts, **greedy) == expected
     assert full[0] > full[-1] > 2, "halved more than once"
     assert max(widths) >= max(map(len, prompts)), "a prefill held tokens of a response"
+
+
+# -- --decode graph ------------------------------------------------------------------------------------------
+@pytest.mark.slow
+@pytest.mark.parametrize("offload", ["none", "all"])  # all: FSDP2 gathers the weights to other addresses
+def test_code_is_compiled_once_for_all_sizes_and_rollouts(qwen, tokenizer, world, offload):
+    torch.compiler.reset()
+    counters.clear()
+    actor = load_actor(qwen, world, torch.float32, gradient_checkpointing=True, offload=offload)
+    settings = dict(temperature=0, stop_ids=STOPS, max_new_tokens=60)
+    for change in (0.0, 1e-2):
+        with torch.no_grad():
+            for p in actor.parameters():  # as an update between two rollouts
+                p.add_(change)
+        for batch in (32, 5):  # first 32 rows and 32 columns
+            drawn = [draw_responses(actor, tokenizer, world, mixed_prompts(16), batch=batch, decode=decode, **settings)
+                     for decode in ("eager", "graph")]
+            assert drawn[0] == drawn[1]
+    assert counters["stats"]["unique_graphs"] == 1
+
+
+def test_a_model_that_cannot_be_compiled_decodes_eagerly_and_says_so_once(qwen, tokenizer, world, monkeypatch, capsys):
+    prompts, settings = mixed_prompts(), dict(temperature=1, max_new_tokens=9, stop_ids=STOPS, batch=5)
+    expected = draw_responses(load_actor(qwen, world, torch.float32), tokenizer, world, prompts, **settings)
+
+    actor = load_actor(qwen, world, torch.float32)
+    monkeypatch.setattr(type(actor.lm), "_can_compile_fullgraph", False)
+    for _ in range(2):
+        assert draw_responses(actor, tokenizer, world, prompts, decode="graph", **settings) == expected
+    assert capsys.readouterr().err.count("--decode graph is not possible here") == 1
+
+    monkeypatch.undo()  # now it is found by compiling
+    monkeypatch.setattr(FixedLayer, "update", lambda *_, **__: torch._dynamo.graph_break())
+    actor = load_actor(qwen, world, torch.float32)
+    torch.compiler.reset()
+    for _ in range(2):
+        assert draw_responses(actor, tokenizer, world, prompts, decode="graph", **settings) == expected
+    assert capsys.readouterr().err.count("--decode graph is not possible here") == 1
