@@ -82,7 +82,7 @@ def main() -> None:
                                    [round(length)] * work.responses, prompt=12)
         measured["score"] += measured.pop("values")
         measured["eager"] = measured.pop("generate")
-        measured["step"], planned["step"] = sum(measured.values()), sum(planned.values()) - planned["generate"]
+        measured["step"], planned["step"] = sum(measured.values()), sum(planned.values()) - planned["graph"]
         for phase in ("eager", "score", "fit_critics", "policy", "step"):
             ratio = measured[phase] / planned[phase]
             print(f"| {name} | {phase} | {planned[phase]:.2f} | {measured[phase]:.2f} | {ratio:.2f} |", flush=True)

@@ -36,7 +36,7 @@ PROMPT = 256  # tokens of the mean prompt
 
 def step_seconds(work: Workload, item: int, chosen: dict, card: Card, cards: int, host_s: float, lengths: list[int],
                  prompt: int = PROMPT) -> dict[str, float]:
-    """-> phase -> seconds. "generate" waits for the card's memory only, "eager" is the same with Python's time
+    """-> phase -> seconds. "graph" waits for the card's memory only, "eager" for Python too
 
     item: bytes of a number in the compute type. chosen: the settings of plan.choose. host_s: seconds of Python a layer
     and token. lengths: tokens of the responses of one card.
@@ -65,7 +65,7 @@ def step_seconds(work: Workload, item: int, chosen: dict, card: Card, cards: int
         moved += micro_batches * (8 * trained + 2 * (actor.params + critics)) * (cards - 1) / cards / NETWORK
     elif machines > 1:  # gradients cross it once an optimizer step
         moved += 4 * stepped * 2 * (machines - 1) / machines / NETWORK
-    return {"generate": generate, "eager": max(generate, passes * actor.layers * host_s),
+    return {"graph": generate, "eager": max(generate, passes * actor.layers * host_s),
             "score": forward * (actor.params + critics), "fit_critics": update * fitted,
             "policy": update * work.passes * actor.params, "transfers": moved}
 
@@ -78,8 +78,8 @@ def uniform_lengths(work: Workload, cards: int, mean: int) -> list[int]:
 
 def low_and_high(seconds: dict[str, float]) -> tuple[float, float]:
     """-> seconds of a step with generation bound by memory, and by Python"""
-    rest = sum(seconds.values()) - seconds["generate"] - seconds["eager"]
-    return seconds["generate"] + rest, seconds["eager"] + rest
+    rest = sum(seconds.values()) - seconds["graph"] - seconds["eager"]
+    return seconds["graph"] + rest, seconds["eager"] + rest
 
 
 def span(low_high: Iterable[float], digits: int = 0) -> str:
@@ -91,8 +91,8 @@ def time_plan(work: Workload, item: int, chosen: dict, cards: int, gib: float) -
     """Return seconds a step by phase and days for the run, on the cards that have so much memory."""
     layers, mean = size_of(work.actor, "--model", item).layers, max(1, work.max_new_tokens // 4)
     host_s, lengths = measure_host(), uniform_lengths(work, cards, mean)
-    lines = [f"Time, estimated: cards reach {Card.reached:.0%} of their peaks, responses have {mean} tokens on average, and "
-             f"Python needs {1000 * layers * host_s:.0f} ms a token (measured on this machine), which only `eager` counts."]
+    lines = [f"Time, estimated: cards reach {Card.reached:.0%} of their peaks, responses have {mean} tokens on average. "
+             f"Generation is bound by memory (graph) or by Python (eager), {1000 * layers * host_s:.0f} ms a token here."]
     for name, card in CARDS.items():
         if card.gib < gib:
             continue

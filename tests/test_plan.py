@@ -248,7 +248,7 @@ def test_the_seconds_of_a_step_are_those_worked_by_hand(qwen3):
     chosen = dict(generate_batch=32, ranks_per_copy=1, offload="none")
     seconds = step_seconds(work, 2, chosen, h100, 1, 0.5e-3, [2048] * 1024)
     # 32 turns of 2048 forward passes, each reads 8.04 GB; a row reads 144 KiB for each token so far, 1280 on average
-    assert seconds["generate"] == pytest.approx((65536 * 8.045e9 + 1024 * 2048 * 1280 * 147456) / 1.34e12, rel=0.01)
+    assert seconds["graph"] == pytest.approx((65536 * 8.045e9 + 1024 * 2048 * 1280 * 147456) / 1.34e12, rel=0.01)
     assert seconds["eager"] == pytest.approx(65536 * 36 * 0.5e-3)
     # 2.36 M tokens; 2 FLOPs a parameter forward, 8 in an update; each token is in one critic's shard
     assert seconds["score"] == pytest.approx(2.36e6 * 2 * (4.022e9 + 2 * 0.596e9) / 395.6e12, rel=0.01)
