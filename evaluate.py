@@ -195,7 +195,7 @@ def run(args: argparse.Namespace, world: World) -> None:
     dtype = compute_dtype(args.dtype, world)
     actor = load_actor(args.model, world, dtype)
     check_states(actor, args.model, world, dtype)
-    check_generation(actor, tokenizer, list(min(prompts, key=len)), args.max_new_tokens, args.model, world, dtype)
+    check_generation(actor, tokenizer, prompts, args.max_new_tokens, args.model, world, dtype, args.decode)
     stops = frozenset(stop_token_ids(actor, tokenizer, template))  # before the folder: a chat template may fail
     hashes = {name: digests(problems) for name, problems in sets.items()}
     named = {"--model": actor.lm.digest} | {f"--benchmarks {name}": text for name, (text, _) in hashes.items()}

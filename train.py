@@ -362,8 +362,8 @@ def load_models(args: argparse.Namespace, inputs: Inputs, world: World) -> tuple
     for name in inputs.critic_names:
         critics.append(load_critic(name, world, dtype, **options))
         check_states(critics[-1], name, world, dtype)
-    prompt = list(min(inputs.prompts, key=len))
-    check_generation(actor, inputs.tokenizer, prompt, args.max_new_tokens, args.model, world, dtype)
+    check_generation(
+        actor, inputs.tokenizer, inputs.prompts, args.max_new_tokens, args.model, world, dtype, args.decode)
     return actor, critics
 
 

@@ -2,8 +2,9 @@
 
     python benchmarks/step_time.py
 
-Models are random, over 4096 tokens, so that hardly a response ends early. A card is what this CPU reaches in one matrix product and in one
-copy. Printed: seconds planned and measured, and their ratio, for every phase (the median of the steps after the first).
+Models are random, over 4096 tokens, so that hardly a response ends early. A card is what this CPU reaches in one
+matrix product and in one sum. Printed: seconds planned and measured, and their ratio, for every phase (the median of
+the steps after the first).
 """
 
 import json

@@ -91,8 +91,9 @@ def time_plan(work: Workload, item: int, chosen: dict, cards: int, gib: float) -
     """Return seconds a step by phase and days for the run, on the cards that have so much memory."""
     layers, mean = size_of(work.actor, "--model", item).layers, max(1, work.max_new_tokens // 4)
     host_s, lengths = measure_host(), uniform_lengths(work, cards, mean)
-    lines = [f"Time, estimated: cards reach {Card.reached:.0%} of their peaks, responses have {mean} tokens on average. "
-             f"Generation is bound by memory (graph) or by Python (eager), {1000 * layers * host_s:.0f} ms a token here."]
+    lines = [f"Time, estimated: cards reach {Card.reached:.0%} of their peaks, responses have {mean} tokens on average."
+             " Generation is bound by memory (graph) or by Python (eager), "
+             f"{1000 * layers * host_s:.0f} ms a token here."]
     for name, card in CARDS.items():
         if card.gib < gib:
             continue

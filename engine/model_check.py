@@ -64,13 +64,15 @@ def check_states(model: nn.Module, name: str, world: World, dtype: torch.dtype) 
 
 
 @torch.no_grad()
-def check_generation(actor: Actor, tokenizer, prompt: list[int], max_new_tokens: int, name: str, world: World,
-                     dtype: torch.dtype) -> None:
+def check_generation(actor: Actor, tokenizer, prompts: list, max_new_tokens: int, name: str, world: World,
+                     dtype: torch.dtype, decode: str = "eager") -> None:
     """Raise if our greedy tokens differ from `generate`'s, or if scores differ from the sampled logits. Collective.
 
-    Four prompts share three slots, and a stop token ends the first response early, so a slot is refilled.
+    Four prompts share three slots, and a stop token ends the first response early, so a slot is refilled. They are
+    the shortest of prompts, and half of it.
     """
-    prompts, n = [prompt, *[prompt[len(prompt) // 2 :]] * 3], min(6, max_new_tokens)
+    prompt, n = list(min(prompts, key=len)), min(6, max_new_tokens)
+    prompts = [prompt, *[prompt[len(prompt) // 2 :]] * 3]
     settings = dict(do_sample=False, max_new_tokens=n, output_logits=True, return_dict_in_generate=True)
     plain, score_errors, token_errors = [], [], [0.0]  # greedy responses; differences in nats
 
@@ -91,7 +93,7 @@ def check_generation(actor: Actor, tokenizer, prompt: list[int], max_new_tokens:
             score_errors.append((score(tokens, response) - logp_N).abs().mean().item())
         # a token that comes later or never in the second response ends only the first one
         ends = [t for t in plain[0] if plain[0].index(t) < (plain[1] + [t]).index(t)]
-        sampling = SamplingConfig(n, 0.0, frozenset(ends[:1]), (), batch=3)
+        sampling = SamplingConfig(n, 0.0, frozenset(ends[:1]), (), batch=3, decode=decode)
         drawn = generate_responses(actor, tokenizer, prompts * world.size, sampling, world, 0, "check")
         for ours, expected in zip(drawn, [*plain, plain[1], plain[1]] * world.size):
             at = [t for t, (a, b) in enumerate(zip(ours.tokens, expected)) if a != b]

@@ -93,7 +93,8 @@ def test_every_flag_that_a_page_names_exists():
     torchrun = {"--nproc_per_node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint", "--rdzv-id", "--max-restarts",
                 "--shutdown-timeout"}
     # of benchmarks/time_table.py, tiny/make_tiny.py, git and SLURM
-    others = {"--help", "--fit", "--cards", "--actors", "--copy", "--prompts", "--group", "--mean", "--shares", "--pairs", "--methods"}
+    others = {"--help", "--fit", "--cards", "--actors", "--copy", "--prompts", "--group", "--mean", "--shares", "--pairs",
+              "--methods"}
     others |= {"--detach", "--requeue"}
     for page in [README, *(ROOT / "docs").glob("*.md")]:
         text = re.sub(r"^#SBATCH.*", "", page.read_text(), flags=re.MULTILINE)

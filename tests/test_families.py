@@ -73,7 +73,7 @@ def test_a_family_generates_scores_and_learns_as_transformers_computes_it(
     folder, temperature = make(name, tmp_path), 0.7
     plain = AutoModelForCausalLM.from_pretrained(folder)
     actor = load_actor(folder, world, torch.float32, temperature=temperature)
-    check_generation(actor, tokenizer, PROMPTS[0], 6, name, world, torch.float32)
+    check_generation(actor, tokenizer, [PROMPTS[0]], 6, name, world, torch.float32)
 
     expected = [greedy(plain, prompt) for prompt in PROMPTS]
     settings = dict(temperature=0, max_new_tokens=12, stop_ids=STOPS, batch=3)
@@ -134,7 +134,7 @@ def test_the_text_model_of_a_multimodal_checkpoint_is_loaded_and_saved(tokenizer
 
 def test_a_model_with_recurrent_states_is_announced(tokenizer, tmp_path, world, capsys):
     actor = load_actor(make("lfm2", tmp_path), world, torch.float32)
-    check_generation(actor, tokenizer, PROMPTS[1], 6, "LFM2", world, torch.float32)
+    check_generation(actor, tokenizer, [PROMPTS[1]], 6, "LFM2", world, torch.float32)
     assert not can_refill(actor)
     assert "LFM2 keeps more than keys and values" in capsys.readouterr().out
 

@@ -193,7 +193,7 @@ def test_states_that_differ_from_call_to_call_are_refused(actor, world):
 def test_responses_that_differ_from_generate_or_are_scored_differently_are_refused(
         qwen, tokenizer, world, monkeypatch):
     def check():
-        check_generation(actor, tokenizer, PROMPTS[1], 6, "MODEL", world, torch.float32)
+        check_generation(actor, tokenizer, [PROMPTS[1]], 6, "MODEL", world, torch.float32)
 
     actor = load_actor(qwen, world, torch.float32)
     check()
@@ -229,7 +229,7 @@ def test_the_check_stays_within_a_context_that_just_holds_one_prompt_and_its_res
     prompt = list(range(9, 29))
     check_config(folder, "--model", [prompt], 4)
     actor = load_actor(folder, world, torch.float32)
-    check_generation(actor, tokenizer, prompt, 4, folder, world, torch.float32)
+    check_generation(actor, tokenizer, [prompt], 4, folder, world, torch.float32)
     with pytest.raises(UserError, match="beyond 24 tokens"):
         check_config(folder, "--model", [prompt], 5)
 
