@@ -42,7 +42,7 @@ class ForcedStops(generation.Stops):
         super().__init__(sampling, tokenizer, start_B, ids)
         # generate_responses appends new responses to the running ones
         n_new = len(start_B) - len(self.running_B)
-        self.end_B = torch.cat([self.running_B, self.waiting_B[:n_new]])
+        self.end_B = torch.cat([self.running_B, self.waiting_B[:n_new]]).to(ids.device)
         ForcedStops.waiting_B = self.waiting_B[n_new:]
 
     def ended(self, input_ids):
@@ -52,7 +52,7 @@ class ForcedStops(generation.Stops):
 
     def __call__(self, input_ids, scores, **kwargs):
         ended_B = super().__call__(input_ids, scores)
-        ForcedStops.running_B = self.end_B[~self.finished_B]
+        ForcedStops.running_B = self.end_B[~self.finished_B].cpu()
         return ended_B
 
 

@@ -73,7 +73,7 @@ def generate_responses(actor: Actor, tokenizer, prompts: list[list[int]], sampli
                 batch.add(prefill(actor, admitted, [texts[i] for i in admitted], world.device))
             width = batch.ids.shape[1]
             start_B = width - batch.mask.sum(1).cpu() + torch.tensor([len(local[i]) for i in batch.rows])
-            stops = Stops(sampling, tokenizer, start_B, batch.ids)
+            stops = Stops(sampling, tokenizer, start_B, batch.ids.cpu() if decoder else batch.ids)
             try:
                 batch.ids = decoder.generate(batch, stops) if decoder else actor.generate(
                     inputs=batch.ids, attention_mask=batch.mask, past_key_values=batch.cache,
@@ -87,16 +87,17 @@ def generate_responses(actor: Actor, tokenizer, prompts: list[list[int]], sampli
                 if not (decoder and graph_decode.cannot_compile(actor, error)):
                     raise
                 decoder, batch.ids, broken_off = None, stops.seen, True
-            for b in stops.finished_B.nonzero().flatten().tolist():
-                i, length, first = batch.rows[b], int(stops.length_B[b]), int(start_B[b])
-                tokens = batch.ids[b, first : first + (length or sampling.max_new_tokens)].tolist()
-                responses[i] = Response(local[i], tokens, truncated=length == 0)
-            bar.update(int(stops.finished_B.sum()))
-            unfinished = (~stops.finished_B).nonzero().flatten()
+            ids, finished_B, lengths = batch.ids.cpu(), stops.finished_B.cpu(), stops.length_B.tolist()
+            for b in finished_B.nonzero().flatten().tolist():
+                i, first = batch.rows[b], stops.starts[b]
+                tokens = ids[b, first : first + (lengths[b] or sampling.max_new_tokens)].tolist()
+                responses[i] = Response(local[i], tokens, truncated=lengths[b] == 0)
+            bar.update(int(finished_B.sum()))
+            unfinished = (~finished_B).nonzero().flatten()
             if broken_off:
                 for b in unfinished.tolist():
                     i = batch.rows[b]
-                    texts[i] = batch.ids[b, start_B[b] - len(local[i]) :].tolist()
+                    texts[i] = ids[b, stops.starts[b] - len(local[i]) :].tolist()
                 queue, batch = [batch.rows[b] for b in unfinished.tolist()] + queue, InFlight([])
                 if decoder:
                     decoder.clear()
@@ -120,29 +121,33 @@ class Stops(StoppingCriteria):
 
     def __init__(self, sampling: SamplingConfig, tokenizer, start_B: torch.Tensor, ids_BS: torch.Tensor):
         self.sampling, self.tokenizer = sampling, tokenizer
-        self.start_B = start_B  # the columns where the responses begin
-        self.stop_ids = torch.tensor(sorted(sampling.stop_ids))
+        self.starts = start_B.tolist()  # the columns where the responses begin
+        self.start_B, self.stop_ids = (
+            x.to(ids_BS.device, non_blocking=True) for x in (start_B, torch.tensor(sorted(sampling.stop_ids))))
         # a token is at least a byte; 8 more for a token that begins before the string
         self.window = max((len(s.encode()) for s in sampling.stop_strings), default=0) + 8
-        self.length_B = torch.zeros_like(start_B)
-        self.finished_B = torch.zeros_like(start_B, dtype=torch.bool)
+        self.length_B = torch.zeros_like(self.start_B)
+        self.finished_B = torch.zeros_like(self.start_B, dtype=torch.bool)
         self.seen = ids_BS  # the tokens at the last call
 
     def ended(self, ids_BS: torch.Tensor) -> torch.Tensor:
-        ended_B = torch.isin(ids_BS[:, -1], self.stop_ids.to(ids_BS.device)).cpu()
-        if self.sampling.stop_strings:
-            for b in torch.nonzero(~self.finished_B & ~ended_B).flatten().tolist():
-                tail = ids_BS[b, max(int(self.start_B[b]), ids_BS.shape[1] - self.window) :]
-                text = self.tokenizer.decode(tail, skip_special_tokens=True)
-                ended_B[b] = any(s in text for s in self.sampling.stop_strings)
-        return ended_B
+        ended_B = torch.isin(ids_BS[:, -1], self.stop_ids)
+        if not self.sampling.stop_strings:
+            return ended_B
+        # texts are read on the CPU, which waits for the GPU
+        ended, first = (self.finished_B | ended_B).tolist(), max(0, ids_BS.shape[1] - self.window)
+        for b, tail in enumerate(ids_BS[:, first:].tolist()):
+            if not ended[b]:
+                text = self.tokenizer.decode(tail[max(0, self.starts[b] - first) :], skip_special_tokens=True)
+                ended[b] = any(s in text for s in self.sampling.stop_strings)
+        return torch.tensor(ended, device=ids_BS.device)
 
     def __call__(self, input_ids, scores, **kwargs):
         self.seen, length_B = input_ids, input_ids.shape[1] - self.start_B
-        ended_B = ~self.finished_B & self.ended(input_ids)
-        self.length_B[ended_B] = length_B[ended_B]
-        self.finished_B |= ended_B | (length_B == self.sampling.max_new_tokens)
-        return (self.finished_B | (8 * self.finished_B.sum() >= len(length_B))).to(input_ids.device)
+        ended_B = self.ended(input_ids) & ~self.finished_B
+        self.length_B = torch.where(ended_B, length_B, self.length_B)
+        self.finished_B = self.finished_B | ended_B | (length_B == self.sampling.max_new_tokens)
+        return self.finished_B | (8 * self.finished_B.sum() >= len(length_B))
 
 
 class RoomyLayer(DynamicLayer):
