@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -232,7 +233,10 @@ def test_policies_are_probed_and_tabulated(fits, world, tmp_path):
         # a zero head has values of 0 before the fit: such a critic is none, but for its partner's column
         nothing, one = found["nothing, λ 0.8"], found["one, before, λ 0.8"]
         assert [*nothing[:6], *nothing[8:]] == [*one[:6], *one[8:]] and nothing[0]
-    assert "| two, after, λ 1, mask σ |" in snr.table(rows)
+    assert "| two, after, λ 1, mask σ | two, after, λ 1 |" in snr.table(rows)
+    assert all(f"| {name} |" in snr.full_tables(rows) for name in rows[0]["partners"])
+    known = {*snr.SHOWN, *snr.PAIRED} - {*rows[0]["partners"]}
+    assert all(re.match("one, frozen|one, lasting|two, lasting|two, same data|four", name) for name in known)
 
 
 def test_critics_that_ride_along_are_measured(fits, world, tmp_path):

@@ -93,10 +93,12 @@ class Values(NamedTuple):
 
 
 def ride_along(rider: Passenger, batch: Rollout, step: int, run: Run) -> Values:
-    """Fit a copy of the rider on the batch."""
-    before_MBT, twin = rider.values(batch, run), rider.twin()
-    twin.fit(batch, step, run)
-    after_MBT = before_MBT if rider.frozen else twin.values(batch, run)
+    """Fit a copy of the rider on the batch, unless its fits are on many rollouts: these cost too much here."""
+    before_MBT = after_MBT = rider.values(batch, run)
+    if not rider.frozen and rider.n_replay == 1:
+        twin = rider.twin()
+        twin.fit(batch, step, run)
+        after_MBT = twin.values(batch, run)
     return Values(before_MBT, after_MBT, rider.shards(batch, step, run.args.seed))
 
 
@@ -148,7 +150,7 @@ def estimators(batch: Rollout, values: dict[str, Values], known_BT: torch.Tensor
     for name, partner, before, after, cross in (
         ("two", "one", (0.8, 0.0), (1.0, 0.8), (1.0, 0.8)), ("two, same data", "one", (), (1.0, 0.8), ()),
         ("four", "two", (0.8, 0.0), (0.8,), (0.8,)), ("one, frozen", "one", (0.8, 0.0), (), ()),
-        ("one, lasting", "one", (0.8, 0.0), (0.8,), ()), ("two, lasting", "one, lasting", (0.8, 0.0), (0.8,), ()),
+        ("one, lasting", "one", (0.8, 0.0), (), ()), ("two, lasting", "one, lasting", (0.8, 0.0), (), ()),
     ):
         each = values.get(name)
         if each is None:
@@ -356,8 +358,8 @@ def times(middle: float, half: float) -> str:
     return f"{np.exp(middle):.2f} ({np.exp(middle - half):.2f} … {np.exp(middle + half):.2f})"
 
 
-def table(rows: list[dict]) -> str:
-    """Return the results as markdown, one table for each policy."""
+def full_tables(rows: list[dict]) -> str:
+    """Return all results as markdown, one table for each policy."""
     texts = []
     for step in sorted({row["step"] for row in rows}):
         raw, adam = (pooled(rows, metric, step) for metric in ("raw", "adam"))
@@ -377,12 +379,39 @@ def table(rows: list[dict]) -> str:
     return "\n\n".join(texts)
 
 
-SHOWN = (
-    "nothing, λ 1", "nothing, λ 0.8", "nothing, λ 0.5", "GRPO", "GRPO, no deviation", "one, before, λ 0.95",
-    "one, before, λ 0.8", "one, before, λ 0.5", "one, before, λ 0", "one, after, λ 0.8", "one, lasting, before, λ 0.8",
-    "two, before, λ 0.8", "two, after, λ 1", "two, after, λ 0.8", "two, lasting, after, λ 0.8",
-    "two, crossfit, λ 0.8", "four, before, λ 0.8", "two, after, λ 1, mask σ", "two, after, λ 1, mask centred σ",
-    "two, after, λ 1, mask random", "two, after, λ 1, mask entropy", "can add, λ 1", "can add, λ 0.8", "can add, λ 0")
+SHOWN = (  # against λ 1 and GRPO
+    "nothing, λ 1", "nothing, λ 0.8", "nothing, λ 0.5", GRPO, "GRPO, no deviation", "GRPO, no deviation, whitened",
+    "one, before, λ 0.95", "one, before, λ 0.8", "one, before, λ 0.5", "one, before, λ 0", "one, after, λ 1",
+    "one, after, λ 0.8", "one, frozen, before, λ 0.8", "one, lasting, before, λ 0.8", "one, lasting, before, λ 0",
+    "two, before, λ 0.8", "two, after, λ 1", "two, after, λ 0.8", "two, lasting, before, λ 0.8",
+    "two, crossfit, λ 0.8", "four, before, λ 0.8", "two, after, λ 1, mask σ", "two, after, λ 1, mask random",
+    "can add, λ 1", "can add, λ 0.8", "can add, λ 0")
+PAIRED = (  # against their partners
+    "one, before, λ 0.8", "one, before, λ 0.5", "one, after, λ 1", "one, after, λ 0.8", "one, after, λ 0",
+    "one, frozen, before, λ 0.8", "one, lasting, before, λ 0.8", "two, before, λ 0.8", "two, before, λ 0",
+    "two, after, λ 1", "two, after, λ 0.8", "two, same data, after, λ 0.8", "two, lasting, before, λ 0.8",
+    "two, crossfit, λ 1", "two, crossfit, λ 0.8", "four, before, λ 0.8", "two, after, λ 1, mask σ",
+    "two, after, λ 1, mask centred σ", "two, after, λ 1, mask highest σ", "two, after, λ 1, mask random",
+    "two, after, λ 1, mask entropy", "two, after, λ 1, mask |A|", "two, after, λ 0.8, mask σ",
+    "two, after, λ 0.8, mask random", "one, before, λ 1, not whitened", "one, before, λ 1, mean over tokens",
+    "one, before, λ 1, prompt's mean taken out", "one, before, λ 0.8, prompt's mean taken out",
+    "can add, λ 0.8", "can add, λ 0")
+
+
+def table(rows: list[dict]) -> str:
+    """Return the chosen rows as markdown: times λ 1, times GRPO, times the partner, a column for each policy."""
+    steps = sorted({row["step"] for row in rows})
+    partners = {name: partner for row in rows for name, partner in (row["partners"] or {}).items() if partner}
+    texts = []
+    for metric in ("raw", "adam"):
+        found = {step: pooled(rows, metric, step) for step in steps}
+        for title, i, names in (("λ 1", 1, SHOWN), ("GRPO", 2, SHOWN), ("partner", 3, PAIRED)):
+            lines = [("estimator", *(["partner"] if i == 3 else []), *(f"after {step}" for step in steps))]
+            for name in names:
+                cells = [times(*found[step][name][i]) if name in found[step] else "–" for step in steps]
+                lines.append((name, *([partners.get(name, "–")] if i == 3 else []), *cells))
+            texts.append(f"{metric}: times {title}\n\n{markdown(lines)}")
+    return "\n\n".join(texts)
 
 
 def draw_figure(rows: list[dict], path: Path) -> None:
@@ -432,13 +461,16 @@ def main(argv: list[str] | None = None) -> int:
     add("--batches", type=COUNT, default=64, help="batches of 32 responses at each policy")
     add("--results", type=Path, default=RESULTS, help="two lines for each policy")
     add("--table", action="store_true", help="print the results as markdown")
+    add("--all", action="store_true", help="print all estimators, one table for each policy")
     add("--figure", action="store_true", help="draw snr.png beside the results")
     args = parser.parse_args(argv)
     if args.table:
         print(table(whole_rows(args.results)))
+    if args.all:
+        print(full_tables(whole_rows(args.results)))
     if args.figure:
         draw_figure(whole_rows(args.results), args.results.with_suffix(".png"))
-    if args.table or args.figure:
+    if args.table or args.all or args.figure:
         return 0
     if not args.fits:
         parser.error("give --fits, the folder of the fitted critics.")
