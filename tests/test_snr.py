@@ -19,7 +19,7 @@ from experiments.snr import lasting, snr
 from experiments.snr.snr import (
     Estimator, Products, compared, gradients, jackknife, off_diagonal, on_diagonal, statistics)
 from experiments.snr.trajectory import (
-    area_under_curve, fitted, known_values, line_rates, part, passenger, right_so_far, terms_of)
+    area_under_curve, fitted, known_values, line_changes, line_rates, part, passenger, right_so_far, terms_of)
 from tests.runs import ROOT
 from train import train_step
 
@@ -29,6 +29,17 @@ TINY = str(ROOT / "tiny/actor")
 # -- passengers ----------------------------------------------------------------------------------------------
 def weights_of(critics) -> torch.Tensor:
     return torch.cat([x.detach().flatten() for critic in critics for x in critic.parameters()])
+
+
+def test_a_passenger_with_a_head_to_fit_keeps_its_backbone(open_run, world, qwen):
+    run = open_run("--max-new-tokens", 4, "--critic-minibatch-size", 2)
+    run.rollout_config = replace(run.rollout_config, reward=lambda texts, golds: [len(text) % 2.0 for text in texts])
+    rider = passenger([qwen], world, 1e-2, head_only=True)
+    before = [x.clone() for x in (weights_of([rider.critics[0].backbone]), rider.critics[0].value_head.weight)]
+    with run.verifier:
+        rider.fit(train_step(run, 1)[1], 1, run)
+    assert torch.equal(weights_of([rider.critics[0].backbone]), before[0])
+    assert not torch.equal(rider.critics[0].value_head.weight, before[1])
 
 
 @pytest.mark.parametrize("flags, settings", [
@@ -89,6 +100,20 @@ def test_line_rates_count_lines_whose_predecessors_are_right(written):
     rates = line_rates(rollout, tokenizer)
     # +5: right, right, wrong; -3: right, wrong, and not counted behind a wrong line; one right of two beforehand
     assert rates[5] == 3 / 5 and rates[-3] == 2 / 4 and rates[1] == 1 / 2
+
+
+def test_changes_of_values_are_those_over_lines_behind_a_right_text(written):
+    rollout, tokenizer, texts = written
+    values_BT = torch.zeros(rollout.mask_BT.shape)
+    values_BT[:, 0] = 0.5
+    second = texts[0].index("\n") + 1  # where the second line begins in all three responses
+    values_BT[0, second], values_BT[1, second], values_BT[2, second] = 0.7, 0.6, 0.1
+    third = [text.index("\n", second) + 1 for text in texts]
+    values_BT[0, third[0]], values_BT[1, third[1]] = 0.9, 0.2
+    change_L, wrong_L = line_changes(rollout, values_BT, tokenizer)
+    # the right response's two lines; a right and a wrong one; a wrong one, behind which nothing counts
+    assert change_L.tolist() == pytest.approx([0.2, 0.2, 0.1, -0.4, -0.4])
+    assert wrong_L.tolist() == [False, False, False, True, True]
 
 
 def test_area_under_curve_counts_pairs():
@@ -242,13 +267,13 @@ def test_policies_are_probed_and_tabulated(fits, world, tmp_path):
 def test_critics_that_ride_along_are_measured(fits, world, tmp_path):
     few_problems = tmp_path / "few.jsonl"
     few_problems.write_text("".join((ROOT / "tiny/test.jsonl").read_text().splitlines(keepends=True)[:30]))
-    settings = {name: lasting.SETTINGS[name] for name in ("frozen", "lr 1e-4, replay 4, 1 pass", "not fitted before")}
+    settings = {name: lasting.SETTINGS[name] for name in ("frozen", "lr 1e-4, replay 4, 4 passes", "not fitted before")}
     rows = lasting.ride(0, fits, 1000, world, 2, 1, settings, (*FEW, "--eval-data", str(few_problems)))
     found = {row["setting"]: row for row in rows}
     assert {*found} == {*settings, "right so far", "accuracy"} and len(found["frozen"]["auc"]) == 3
     assert found["frozen"]["explained"] == [0.0] * 3  # the pretrained critic's head is zero, and it stays so
     assert found["frozen"]["auc"] == [0.5] * 3
-    assert found["lr 1e-4, replay 4, 1 pass"]["auc"][0] == 0.5 != found["lr 1e-4, replay 4, 1 pass"]["auc"][2]
-    assert found["lr 1e-4, replay 4, 1 pass"]["auc"][2] != found["not fitted before"]["auc"][2]
+    assert found["lr 1e-4, replay 4, 4 passes"]["auc"][0] == 0.5 != found["lr 1e-4, replay 4, 4 passes"]["auc"][2]
+    assert found["lr 1e-4, replay 4, 4 passes"]["auc"][2] != found["not fitted before"]["auc"][2]
     assert found["right so far"]["auc"] == [1.0] * 3
     assert "| frozen |" in lasting.table([*rows, *(row | {"seed": 1} for row in rows)])

@@ -1,4 +1,4 @@
-"""Does what a fitted critic knows last? Sixteen ways to go on fitting it, on the same policies.
+"""Does what a fitted critic knows last? Fourteen ways to go on fitting it, on the same policies.
 
     python experiments/snr/lasting.py --fits runs/fits --seeds 4   # appends to lasting.jsonl, skips finished seeds
     python experiments/snr/lasting.py --table                      # the committed results; runs nothing
@@ -11,6 +11,8 @@ held-out problems twice. No critic is fitted on these 400 responses. Measured on
 
 explained   the share of the return's variance that the value explains
 auc         how often a state whose text is right so far has a higher value than one whose text is not
+fall        how often the value falls more (rises less) over a wrong line than over a right one, of the lines
+            behind a right text: what λ below 1 makes use of
 level       mean value less mean return
 
 Row `right so far` has the share that this yes or no explains, which a reader of the text can know.
@@ -29,7 +31,7 @@ from engine.folder import git_commit
 from engine.metrics import explained_variance
 from experiments.claims.verdicts import interval, markdown
 from experiments.snr.trajectory import (
-    DRIVER, ROOT, Passenger, area_under_curve, draw, fitted, open_driver, passenger, right_so_far)
+    DRIVER, ROOT, Passenger, area_under_curve, draw, fitted, line_changes, open_driver, passenger, right_so_far)
 from train import Run, train_step
 
 HERE = Path(__file__).resolve().parent
@@ -37,13 +39,16 @@ RESULTS = HERE / "lasting.jsonl"
 STEPS, EVERY = 30, 5
 SETTINGS = {
     f"lr {lr}, replay {n}, {epochs} pass{'es' * (epochs > 1)}": dict(lr=float(lr), n_replay=n, epochs=epochs)
-    for lr in ("1e-4", "2e-5") for n in (1, 4, 16) for epochs in (1, 4)
-} | {"frozen": dict(lr=1e-4, frozen=True), "not fitted before": dict(lr=1e-4)}
-SETTINGS |= {
-    f"two on shards, {name}": SETTINGS[name] | dict(shard_by="group")
-    for name in ("lr 1e-4, replay 1, 4 passes", "lr 2e-5, replay 16, 4 passes")
+    for lr, n, epochs in (
+        ("1e-4", 1, 1), ("1e-4", 1, 4), ("1e-4", 4, 4), ("1e-4", 16, 1), ("2e-5", 1, 1), ("2e-5", 1, 4), ("2e-5", 4, 4),
+        ("2e-5", 16, 1), ("2e-5", 16, 4))
+} | {
+    "frozen": dict(lr=1e-4, frozen=True), "not fitted before": dict(lr=1e-4),
+    "head only, lr 1e-3, replay 1, 4 passes": dict(lr=1e-3, head_only=True),
+    "head only, lr 1e-3, replay 4, 4 passes": dict(lr=1e-3, n_replay=4, head_only=True),
+    "two on shards, lr 1e-4, replay 1, 4 passes": dict(lr=1e-4, shard_by="group"),
 }
-MEASURED = ("explained", "auc", "level")
+MEASURED = ("explained", "auc", "fall", "level")
 
 
 def names_of(setting: str, fits: Path, fit_seed: int) -> list[str]:
@@ -54,18 +59,23 @@ def names_of(setting: str, fits: Path, fit_seed: int) -> list[str]:
 
 
 def measure(run: Run, riders: dict[str, Passenger], step: int) -> dict[str, tuple[float, ...]]:
-    """Return explained variance, AUC and level of each rider on fresh responses, and of the text itself."""
+    """Return what is measured of each rider on fresh responses, and of "right so far"."""
     fresh = draw(run, run.held_out, 2, "fresh", step)
     right_N = right_so_far(fresh, run.tokenizer)[fresh.mask_BT]
     returns_N = fresh.rewards_B[:, None].expand(fresh.mask_BT.shape)[fresh.mask_BT]
     known_N = returns_N.clone()
     for side_N in (right_N, ~right_N):
         known_N[side_N] = returns_N[side_N].mean()
-    all_values = {name: rider.values(fresh, run).mean(0)[fresh.mask_BT] for name, rider in riders.items()}
-    return {"accuracy": (fresh.rewards_B.mean().item(),)} | {
-        name: (explained_variance(values_N, returns_N), area_under_curve(values_N.numpy(), right_N.numpy()),
-               (values_N.mean() - returns_N.mean()).item())
-        for name, values_N in (all_values | {"right so far": known_N}).items()}
+    found = {"accuracy": (fresh.rewards_B.mean().item(),),
+             "right so far": (explained_variance(known_N, returns_N), 1.0, 1.0, 0.0)}
+    for name, rider in riders.items():
+        values_BT = rider.values(fresh, run).mean(0)
+        values_N = values_BT[fresh.mask_BT]
+        change_L, wrong_L = line_changes(fresh, values_BT, run.tokenizer)
+        found[name] = (
+            explained_variance(values_N, returns_N), area_under_curve(values_N.numpy(), right_N.numpy()),
+            area_under_curve(-change_L, wrong_L), (values_N.mean() - returns_N.mean()).item())
+    return found
 
 
 def ride(seed: int, fits: Path, fit_seed: int, world: World, steps: int = STEPS, every: int = EVERY,
@@ -104,6 +114,10 @@ def by_setting(rows: list[dict], key: str) -> dict[str, list[list[float]]]:
     return found
 
 
+def first(curve: list[float]) -> float:
+    return curve[0]
+
+
 def late(curve: list[float]) -> float:
     """Return the mean of a curve over its second half, where what is known must have lasted."""
     half = curve[len(curve) // 2 + 1 :]
@@ -111,18 +125,16 @@ def late(curve: list[float]) -> float:
 
 
 def table(rows: list[dict]) -> str:
-    """Return the settings as markdown: explained variance and AUC at the start, and late in the run."""
+    """Return the settings as markdown: what is measured before the first update, and on average of the second half."""
     def cell(each: list[float], sign: str = "") -> str:
         middle, low, high = interval(each)
         return f"{middle:{sign}.2f} ({low:{sign}.2f} … {high:{sign}.2f})".replace("-", "−")
 
-    explained, auc, level = (by_setting(rows, key) for key in MEASURED)
-    lines = [("setting", "explained at the start", "explained late", "auc at the start", "auc late", "level late")]
-    for name in explained:
-        lines.append((
-            name, cell([curve[0] for curve in explained[name]]), cell(list(map(late, explained[name]))),
-            cell([curve[0] for curve in auc[name]]), cell(list(map(late, auc[name]))),
-            cell(list(map(late, level[name])), "+")))
+    columns = {key: by_setting(rows, key) for key in MEASURED}
+    lines = [("setting", *(f"{key}{when}" for key in MEASURED[:3] for when in (" at first", " late")), "level late")]
+    for name in columns["explained"]:
+        cells = [cell(list(map(of, columns[key][name]))) for key in MEASURED[:3] for of in (first, late)]
+        lines.append((name, *cells, cell(list(map(late, columns["level"][name])), "+")))
     accuracy = [sum(at) / len(at) for at in zip(*by_setting(rows, "accuracy")["accuracy"])]
     seeds = len({row["seed"] for row in rows})
     return (f"{markdown(lines)}\n\n{seeds} seeds, 95 % intervals over them. Accuracy of the policies: "
@@ -130,7 +142,7 @@ def table(rows: list[dict]) -> str:
 
 
 def draw_figure(rows: list[dict], path: Path) -> None:
-    """Draw explained variance and AUC over the run, one line for each setting of one critic with four passes."""
+    """Draw explained variance and both AUCs over the run."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -139,19 +151,21 @@ def draw_figure(rows: list[dict], path: Path) -> None:
     from experiments.claims.figures import GREY, LINES, band
 
     plt.style.use(HERE.parent / "style.mplstyle")
-    figure, axes = plt.subplots(1, 2, figsize=(12, 4.4))
-    shown = [name for name in SETTINGS if "4 passes" in name and "two" not in name] + ["frozen"]
-    for ax, key, title in zip(axes, MEASURED, ("Explained variance of fresh responses", "AUC for 'right so far'")):
+    figure, axes = plt.subplots(1, 3, figsize=(15, 4.6))
+    shown = ("lr 1e-4, replay 1, 4 passes", "lr 2e-5, replay 1, 4 passes", "lr 2e-5, replay 16, 4 passes", "frozen",
+             "head only, lr 1e-3, replay 4, 4 passes", "not fitted before")
+    titles = ("Explained variance of fresh responses", "Right so far: AUC of the value", "Wrong line: AUC of its fall")
+    for ax, key, title in zip(axes, MEASURED, titles):
         curves = by_setting(rows, key)
         x = [i * rows[0]["every"] for i in range(len(curves["frozen"][0]))]
-        for i, name in enumerate(shown):
-            band(ax, x, curves[name], name, linestyle=LINES[i % len(LINES)], color=f"C{i % 7}", marker=".")
+        for name, line in zip(shown, LINES):
+            band(ax, x, curves[name], name, linestyle=line, marker=".")
         if key == "explained":
-            band(ax, x, curves["right so far"], "right so far (the text)", linestyle="-", color=GREY)
+            band(ax, x, curves["right so far"], "right so far, by the text", color=GREY)
         ax.set(title=title, xlabel="updates of the policy")
-        ax.axhline({"explained": 0, "auc": 0.5}[key], color=GREY, linewidth=0.8)
-    axes[0].set_ylim(bottom=-0.5)
-    axes[0].legend(fontsize="small")
+        ax.axhline({"explained": 0}.get(key, 0.5), color=GREY, linewidth=0.8)
+    axes[0].set_ylim(bottom=-0.6)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     figure.savefig(path)
 
 

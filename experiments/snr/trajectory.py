@@ -79,10 +79,13 @@ class Passenger:
         return copy.deepcopy(self)
 
 
-def passenger(names: list[str], world: World, lr: float, **settings) -> Passenger:
-    """Load a passenger's critics; one name for each critic."""
+def passenger(names: list[str], world: World, lr: float, head_only: bool = False, **settings) -> Passenger:
+    """Load a passenger's critics; one name for each critic. head_only: the backbone stays as it is."""
     critics = [load_critic(name, world, torch.float32) for name in names]
-    return Passenger(critics, [adamw(critic, lr) for critic in critics], **settings)
+    for critic in critics:
+        critic.backbone.requires_grad_(not head_only)
+    fitted_parts = [critic.value_head if head_only else critic for critic in critics]
+    return Passenger(critics, [adamw(part, lr) for part in fitted_parts], **settings)
 
 
 def fitted(fits: Path, n: int, fit_seed: int) -> list[str]:
@@ -157,6 +160,23 @@ def known_values(rollout: Rollout, rates: dict[int, float], tokenizer) -> torch.
         written = [len(re.findall(r"=\d", text)) for text in texts]
         values_BT[row, : len(texts)] *= torch.tensor([math.prod(to_come[n:]) for n in written])
     return values_BT
+
+
+def line_changes(rollout: Rollout, values_BT: torch.Tensor, tokenizer) -> tuple[np.ndarray, np.ndarray]:
+    """Return how a value changes over each line behind a right text, and whether the line is wrong. -> [L], [L]"""
+    changes, wrong = [], []
+    for row in range(len(rollout)):
+        problem, texts = prefixes(rollout, row, tokenizer)
+        solution = right_solution(terms_of(problem)).split("\n")
+        starts = [0] + [t for t, text in enumerate(texts) if text.endswith("\n")]
+        for i, (begin, end) in enumerate(zip(starts, starts[1:])):
+            line = texts[end][len(texts[begin]) :].removesuffix("\n")
+            is_wrong = i >= len(solution) or line != solution[i]
+            changes.append((values_BT[row, end] - values_BT[row, begin]).item())
+            wrong.append(is_wrong)
+            if is_wrong:
+                break
+    return np.array(changes), np.array(wrong, dtype=bool)
 
 
 def area_under_curve(score_N: np.ndarray, label_N: np.ndarray) -> float:
