@@ -19,10 +19,14 @@ times    (1/cos² − 1) of another estimator over the own: its batch would have
 snr      E<g_b, g_b'> / (E<g_b, g_b> − E<g_b, g_b'>): signal over noise, around the estimator's own mean
 agree    cosine of the estimator's mean gradient to the unbiased mean: 1 without bias
 
-No product is within one batch, except E<g_b, g_b>, so that noise does not pass for signal. "adam" divides each
-weight's gradient by the root of the second moment of u over the batches, as Adam's step does. Intervals are
-those of the delete-one jackknife over batches. The mean over responses of (1/|o|) Σ_t is the objective of
-train.py; "unbiased" is meant for it.
+The same for Adam, which divides each weight's gradient by the root v of its second moment, here over the batches:
+
+adam    E<g_b / √v, u_b'>, to first order what a step of Adam gains. "times" is the square of a ratio of gains: with
+        little signal in each weight, a gain grows as the root of the batch.
+
+No product is within one batch, except E<g_b, g_b>, so that noise does not pass for signal. Intervals are those of
+the delete-one jackknife over batches. The mean over responses of (1/|o|) Σ_t is the objective of train.py;
+"unbiased" is meant for it.
 """
 
 import sys
@@ -115,11 +119,13 @@ def estimators(batch: Rollout, values: dict[str, Values], known_BT: torch.Tensor
         found[name] = Estimator(white_BT, keep_BT, partner, norm)
 
     # no critic
-    nothing_BT = torch.zeros(mask_BT.shape)
+    nothing_BT, rewards_of_BT = torch.zeros(mask_BT.shape), batch.rewards_B[:, None] * mask_BT
     for lam in (1.0, 0.8, 0.5):
         add(f"nothing, λ {lam:g}", raw(nothing_BT, lam), "nothing, λ 1")
     groups = {std: mask_BT * asyppo.group_advantages(batch.rewards_B, batch.group_B, std)[:, None]
               for std in (True, False)}
+    less_mean_BT = (rewards_of_BT - rewards_of_BT[mask_BT].mean()) * mask_BT
+    add("nothing, λ 1, less the batch's mean", less_mean_BT, "nothing, λ 1", whiten=False)
     add(GRPO, groups[True], whiten=False)
     add("GRPO, no deviation", groups[False], GRPO, whiten=False)
     add("GRPO, no deviation, whitened", groups[False], GRPO)
@@ -137,19 +143,24 @@ def estimators(batch: Rollout, values: dict[str, Values], known_BT: torch.Tensor
     for lam in (1.0, 0.8, 0.5, 0.0):
         add(f"one, after, λ {lam:g}", raw(one.after[0], lam), f"one, before, λ {lam:g}")
     add(f"{BASE}, mean over tokens", raw(one.before[0], 1.0), BASE, norm="token")
-    for lam in (1.0, 0.8):
-        base, raw_BT = f"one, before, λ {lam:g}", raw(one.before[0], lam)
-        add(f"{base}, not whitened", raw_BT, base, whiten=False)
-        centred_BT = raw_BT.clone()
-        for group in batch.group_B.unique():
-            members_BT = mask_BT & (batch.group_B == group)[:, None]
-            centred_BT[members_BT] -= raw_BT[members_BT].mean()
-        add(f"{base}, prompt's mean taken out", centred_BT, base)
+    centred_BT = raw(one.before[0], 1.0)
+    for group in batch.group_B.unique():
+        members_BT = mask_BT & (batch.group_B == group)[:, None]
+        centred_BT[members_BT] -= centred_BT[members_BT].mean()
+    add(f"{BASE}, less each prompt's mean", centred_BT, BASE)
+    for lam in (1.0, 0.8, 0.0):
+        base = f"one, before, λ {lam:g}"
+        add(f"{base}, not whitened", raw(one.before[0], lam), base, whiten=False)
 
     # other critics, and other ways to go on fitting: rider, its partner, λ before the fit, after it, of crossfit
+    # "one of two" is the first of the pair: what it has over "one" is due to its fit, what the pair has over it is not
+    values = values | {
+        f"one of {name}": Values(*(x[:1] for x in values[name])) for name in ("two", "four") if name in values}
     for name, partner, before, after, cross in (
-        ("two", "one", (0.8, 0.0), (1.0, 0.8), (1.0, 0.8)), ("two, same data", "one", (), (1.0, 0.8), ()),
-        ("four", "two", (0.8, 0.0), (0.8,), (0.8,)), ("one, frozen", "one", (0.8, 0.0), (), ()),
+        ("one of two", "one", (0.8, 0.0), (), ()), ("two", "one of two", (0.8, 0.0), (), ()),
+        ("two", "one", (), (1.0, 0.8), (1.0, 0.8)), ("two, same data", "one", (), (0.8,), ()),
+        ("one of four", "one", (0.8, 0.0), (), ()), ("four", "one of four", (0.8, 0.0), (), ()),
+        ("four", "two", (), (0.8,), (0.8,)), ("one, frozen", "one", (0.8, 0.0), (), ()),
         ("one, lasting", "one", (0.8, 0.0), (), ()), ("two, lasting", "one, lasting", (0.8, 0.0), (), ()),
     ):
         each = values.get(name)
@@ -206,10 +217,11 @@ def gradients(actor: Actor, batch: Rollout, chosen: list[Estimator]) -> torch.Te
 
 # -- statistics of products between batches ------------------------------------------------------------------
 class Products(NamedTuple):
-    """Inner products of n batches' gradients: of an estimator with the reference, and with itself. [n, n]"""
+    """Products of n batches' gradients of an estimator."""
 
-    with_reference: np.ndarray
-    with_itself: np.ndarray
+    with_reference: np.ndarray  # [n, n]
+    with_itself: np.ndarray  # [n, n]
+    adam: np.ndarray  # gain of a step of Adam; then without batch 0, 1, … [1 + n]
 
 
 def off_diagonal(x_nn: np.ndarray) -> np.ndarray:
@@ -228,13 +240,28 @@ def on_diagonal(x_nn: np.ndarray) -> np.ndarray:
     return np.concatenate([[diagonal.mean()], (diagonal.sum() - diagonal) / (n - 1)])
 
 
+def gain_of_adam(own_nD: torch.Tensor, reference_nD: torch.Tensor) -> np.ndarray:
+    """Return E<g_b / √v, u_b'> over pairs of two batches; then the same without batch 0, 1, … [1 + n]"""
+    n, gains = len(own_nD), []
+    own_D, reference_D = own_nD.sum(0), reference_nD.sum(0)
+    within_D, square_D = (own_nD * reference_nD).sum(0), own_nD.square().sum(0)
+    for i in range(-1, n):
+        kept = n - (i >= 0)
+        g_D, u_D = (own_nD[i], reference_nD[i]) if i >= 0 else (0.0, 0.0)
+        pairs_D = (own_D - g_D) * (reference_D - u_D) - (within_D - g_D * u_D)
+        root_D = ((square_D - g_D * g_D).clamp(min=0) / kept).sqrt() + 1e-8
+        gains.append((pairs_D / root_D).double().sum().item() / (kept * (kept - 1)))
+    return np.array(gains)
+
+
 def statistics(products: Products, reference: Products) -> dict[str, np.ndarray]:
-    """Return cos, noise = 1/cos² − 1, snr and agree, each with its values without batch 0, 1, … [1 + n]"""
+    """Return cos, noise = 1/cos² − 1, gain, snr, agree, each with its values without batch 0, 1, … [1 + n]"""
     along, size = off_diagonal(products.with_reference), on_diagonal(products.with_itself)
     own, unbiased = off_diagonal(products.with_itself), off_diagonal(reference.with_itself)
     with np.errstate(invalid="ignore", divide="ignore"):
         cos = along / np.sqrt(unbiased * size)
-        return dict(cos=cos, noise=1 / cos**2 - 1, snr=own / (size - own), agree=along / np.sqrt(unbiased * own))
+        return dict(cos=cos, noise=1 / cos**2 - 1, gain=products.adam, snr=own / (size - own),
+                    agree=along / np.sqrt(unbiased * own))
 
 
 def jackknife(x: np.ndarray) -> tuple[float, float]:
@@ -245,25 +272,26 @@ def jackknife(x: np.ndarray) -> tuple[float, float]:
     return float(x[0]), float(np.sqrt((n - 1) / n * np.square(without - without.mean()).sum()))
 
 
-COLUMNS = ("cos", "times λ 1", "times GRPO", "times partner", "snr", "agree")  # times: logarithms
+VERSUS = ("λ 1", "GRPO", "partner")
+COLUMNS = ("cos", "snr", "agree", *(f"times {x}" for x in VERSUS), *(f"adam: times {x}" for x in VERSUS))  # times: logs
 
 
 def compared(found: dict[str, dict[str, np.ndarray]], partners: dict[str, str | None]) -> dict[str, list]:
     """Return each estimator's columns: estimate and standard error of each, None where there is no number."""
     rows = {}
     for name, own in found.items():
-        columns = [own["cos"]]
-        for other in (BASE, GRPO, partners[name]):
-            with np.errstate(invalid="ignore", divide="ignore"):
-                columns.append(np.log(found[other]["noise"] / own["noise"]) if other else np.full(2, np.nan))
-        pairs = [jackknife(x) for x in (*columns, own["snr"], own["agree"])]
+        others, none = (BASE, GRPO, partners[name]), np.full(2, np.nan)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            times = [np.log(found[other]["noise"] / own["noise"]) if other else none for other in others]
+            adam = [2 * np.log(own["gain"] / found[other]["gain"]) if other else none for other in others]
+        pairs = [jackknife(x) for x in (own["cos"], own["snr"], own["agree"], *times, *adam)]
         rows[name] = [None if not np.isfinite(x) else float(f"{x:.3g}") for pair in pairs for x in pair]
     return rows
 
 
 # -- a policy ------------------------------------------------------------------------------------------------
-def probe(run: Run, riders: dict[str, Passenger], step: int, n: int) -> list[dict]:
-    """Measure all estimators at the run's present policy on n batches. -> a line for each metric"""
+def probe(run: Run, riders: dict[str, Passenger], step: int, n: int) -> dict:
+    """Measure all estimators at the run's present policy on n batches. -> a line of results"""
     args, tokenizer = run.args, run.tokenizer
     order = np.random.default_rng(stream_seed(args.seed, "probe", step))
     chosen = [run.problems[i] for i in order.choice(len(run.problems), n * args.prompts_per_step, replace=False)]
@@ -295,24 +323,16 @@ def probe(run: Run, riders: dict[str, Passenger], step: int, n: int) -> list[dic
     # names that are there for some policies only: a frozen critic is another one after the first update
     names = [name for name in tables[0] if step or not ("before" in name and ("frozen" in name or "lasting" in name))]
     reference_nD = of_all_batches([REFERENCE])[0]
-    scale_D = 1 / (reference_nD.square().mean(0).sqrt() + 1e-8)
-    scaled_reference_nD = reference_nD * scale_D
-    found: dict[str, dict[str, Products]] = {"raw": {}, "adam": {}}
+    products = {}
     for i in range(0, len(names), AT_ONCE):
         for name, own_nD in zip(names[i : i + AT_ONCE], of_all_batches(names[i : i + AT_ONCE])):
-            found["raw"][name] = Products((own_nD @ reference_nD.T).numpy(), (own_nD @ own_nD.T).numpy())
-            own_nD = own_nD * scale_D
-            found["adam"][name] = Products((own_nD @ scaled_reference_nD.T).numpy(), (own_nD @ own_nD.T).numpy())
+            products[name] = Products((own_nD @ reference_nD.T).numpy(), (own_nD @ own_nD.T).numpy(),
+                                      gain_of_adam(own_nD, reference_nD))
     partners = {name: tables[0][name].partner for name in names}
-    partners |= {name: None for name, partner in partners.items() if partner not in names}
-    lines = []
-    for metric, products in found.items():
-        numbers = {name: statistics(each, products[REFERENCE]) for name, each in products.items()}
-        lines.append(dict(
-            seed=args.seed, step=step, metric=metric, batches=n, reward=round(drawn.rewards_B.mean().item(), 3),
-            knows=knows, commit=git_commit(), columns=COLUMNS, estimators=compared(numbers, partners),
-            partners=partners if metric == "raw" else None))
-    return lines
+    partners = {name: partner if partner in names else None for name, partner in partners.items()}
+    numbers = {name: statistics(each, products[REFERENCE]) for name, each in products.items()}
+    return dict(seed=args.seed, step=step, batches=n, reward=round(drawn.rewards_B.mean().item(), 3), knows=knows,
+                commit=git_commit(), columns=COLUMNS, partners=partners, estimators=compared(numbers, partners))
 
 
 def make_policies(seed: int, fits: Path, fit_seed: int, steps: list[int], n: int, results: Path, world: World,
@@ -332,28 +352,28 @@ def make_policies(seed: int, fits: Path, fit_seed: int, steps: list[int], n: int
                     for rider in aboard.values():
                         rider.fit(rollout, step, run)
                 if step in steps:
-                    append_rows(results, probe(run, aboard, step, n))
+                    append_rows(results, [probe(run, aboard, step, n)])
                     print(f"seed {seed}: policy after {step} updates measured", flush=True)
 
 
 # -- what was found ------------------------------------------------------------------------------------------
-def pooled(rows: list[dict], metric: str, step: int) -> dict[str, list[tuple[float, float]]]:
-    """Return estimator -> (mean over the policies' seeds, half of its 95 % interval) of each column.
+def pooled(rows: list[dict], step: int) -> dict[str, dict[str, tuple[float, float]]]:
+    """Return estimator -> column -> (mean over the policies' seeds, half of its 95 % interval).
 
     The interval is over batches, given these policies and critics.
     """
-    here = [row for row in rows if row["metric"] == metric and row["step"] == step]
+    here = [row for row in rows if row["step"] == step]
     t = critical(here[0]["batches"] - 1)
     found = {}
     for name in here[0]["estimators"]:
         each = np.array([row["estimators"][name] for row in here], dtype=float)  # None becomes NaN
         middle, error = each[:, 0::2].mean(0), np.sqrt(np.square(each[:, 1::2]).sum(0)) / len(here)
-        found[name] = list(zip(middle, t * error))
+        found[name] = dict(zip(COLUMNS, zip(middle, t * error)))
     return found
 
 
 def times(middle: float, half: float) -> str:
-    if not np.isfinite(middle):
+    if not np.isfinite(middle) or (middle, half) == (0, 0):
         return "–"
     return f"{np.exp(middle):.2f} ({np.exp(middle - half):.2f} … {np.exp(middle + half):.2f})"
 
@@ -362,56 +382,61 @@ def full_tables(rows: list[dict]) -> str:
     """Return all results as markdown, one table for each policy."""
     texts = []
     for step in sorted({row["step"] for row in rows}):
-        raw, adam = (pooled(rows, metric, step) for metric in ("raw", "adam"))
-        here = [row for row in rows if row["step"] == step and row["metric"] == "raw"]
-        partners = here[0]["partners"]
-        lines = [("estimator", "cos", "× λ 1", "× GRPO", "partner", "× partner", "agree", "adam: × λ 1",
-                  "adam: × GRPO", "adam: × partner")]
-        for name, columns in raw.items():
-            cos, base, grpo, partner, _, agree = columns
-            lines.append((name, f"{cos[0]:.3f} ± {cos[1]:.3f}", times(*base), times(*grpo), partners[name] or "–",
-                          times(*partner), f"{agree[0]:.2f}", *(times(*adam[name][i]) for i in (1, 2, 3))))
-        knows = "; ".join(f"{name} " + ", ".join(f"{r['knows'][name][0]:.2f}/{r['knows'][name][1]:.2f}" for r in here)
-                          for name in here[0]["knows"])
-        texts.append(f"After {step} updates. Seeds {', '.join(str(r['seed']) for r in here)}; {here[0]['batches']} "
-                     f"batches each; reward {', '.join(str(r['reward']) for r in here)}. Explained variance/AUC of "
-                     f"fresh responses before the fit: {knows}.\n\n{markdown(lines)}")
+        here = [row for row in rows if row["step"] == step]
+        lines = [("estimator", "partner", "cos", "agree", *COLUMNS[3:])]
+        for name, columns in pooled(rows, step).items():
+            lines.append((name, here[0]["partners"][name] or "–", "{:.3f} ± {:.3f}".format(*columns["cos"]),
+                          f"{columns['agree'][0]:.2f}", *(times(*columns[key]) for key in COLUMNS[3:])))
+        texts.append(f"{about(here)}\n\n{markdown(lines)}")
     return "\n\n".join(texts)
+
+
+def about(here: list[dict]) -> str:
+    """Return in words what a step's policies are, and what the critics know there."""
+    knows = "; ".join(f"{name} " + ", ".join("{:.2f}/{:.2f}".format(*row["knows"][name]) for row in here)
+                      for name in here[0]["knows"])
+    return (f"After {here[0]['step']} updates: seeds {', '.join(str(row['seed']) for row in here)}, "
+            f"{here[0]['batches']} batches each, reward {', '.join(str(row['reward']) for row in here)}. Explained "
+            f"variance/AUC of right so far, of fresh responses before the fit: {knows}.")
 
 
 SHOWN = (  # against λ 1 and GRPO
     "nothing, λ 1", "nothing, λ 0.8", "nothing, λ 0.5", GRPO, "GRPO, no deviation", "GRPO, no deviation, whitened",
     "one, before, λ 0.95", "one, before, λ 0.8", "one, before, λ 0.5", "one, before, λ 0", "one, after, λ 1",
     "one, after, λ 0.8", "one, frozen, before, λ 0.8", "one, lasting, before, λ 0.8", "one, lasting, before, λ 0",
-    "two, before, λ 0.8", "two, after, λ 1", "two, after, λ 0.8", "two, lasting, before, λ 0.8",
-    "two, crossfit, λ 0.8", "four, before, λ 0.8", "two, after, λ 1, mask σ", "two, after, λ 1, mask random",
+    "one of two, before, λ 0.8", "two, before, λ 0.8", "two, after, λ 1", "two, after, λ 0.8",
+    "two, lasting, before, λ 0.8", "two, crossfit, λ 0.8", "one of four, before, λ 0.8", "four, before, λ 0.8",
+    "four, before, λ 0", "two, after, λ 1, mask σ", "two, after, λ 1, mask random",
     "can add, λ 1", "can add, λ 0.8", "can add, λ 0")
 PAIRED = (  # against their partners
-    "one, before, λ 0.8", "one, before, λ 0.5", "one, after, λ 1", "one, after, λ 0.8", "one, after, λ 0",
-    "one, frozen, before, λ 0.8", "one, lasting, before, λ 0.8", "two, before, λ 0.8", "two, before, λ 0",
+    "nothing, λ 1, less the batch's mean", "one, before, λ 1", "one, before, λ 0.8", "one, before, λ 0.5",
+    "one, after, λ 1", "one, after, λ 0.8", "one, after, λ 0.5", "one, after, λ 0", "one, frozen, before, λ 0.8",
+    "one, lasting, before, λ 0.8", "one of two, before, λ 0.8", "two, before, λ 0.8", "two, before, λ 0",
     "two, after, λ 1", "two, after, λ 0.8", "two, same data, after, λ 0.8", "two, lasting, before, λ 0.8",
-    "two, crossfit, λ 1", "two, crossfit, λ 0.8", "four, before, λ 0.8", "two, after, λ 1, mask σ",
-    "two, after, λ 1, mask centred σ", "two, after, λ 1, mask highest σ", "two, after, λ 1, mask random",
-    "two, after, λ 1, mask entropy", "two, after, λ 1, mask |A|", "two, after, λ 0.8, mask σ",
-    "two, after, λ 0.8, mask random", "one, before, λ 1, not whitened", "one, before, λ 1, mean over tokens",
-    "one, before, λ 1, prompt's mean taken out", "one, before, λ 0.8, prompt's mean taken out",
-    "can add, λ 0.8", "can add, λ 0")
+    "two, crossfit, λ 1", "two, crossfit, λ 0.8", "one of four, before, λ 0.8", "four, before, λ 0.8",
+    "four, before, λ 0", "two, after, λ 1, mask σ", "two, after, λ 1, mask centred σ",
+    "two, after, λ 1, mask highest σ", "two, after, λ 1, mask random", "two, after, λ 1, mask entropy",
+    "two, after, λ 1, mask |A|", "two, after, λ 0.8, mask σ", "two, after, λ 0.8, mask random",
+    "GRPO, no deviation", "GRPO, no deviation, whitened", "one, before, λ 1, not whitened",
+    "one, before, λ 0.8, not whitened", "one, before, λ 0, not whitened", "one, before, λ 1, mean over tokens",
+    "one, before, λ 1, less each prompt's mean", "can add, λ 1", "can add, λ 0.8", "can add, λ 0")
 
 
 def table(rows: list[dict]) -> str:
     """Return the chosen rows as markdown: times λ 1, times GRPO, times the partner, a column for each policy."""
     steps = sorted({row["step"] for row in rows})
-    partners = {name: partner for row in rows for name, partner in (row["partners"] or {}).items() if partner}
-    texts = []
-    for metric in ("raw", "adam"):
-        found = {step: pooled(rows, metric, step) for step in steps}
-        for title, i, names in (("λ 1", 1, SHOWN), ("GRPO", 2, SHOWN), ("partner", 3, PAIRED)):
-            lines = [("estimator", *(["partner"] if i == 3 else []), *(f"after {step}" for step in steps))]
-            for name in names:
-                cells = [times(*found[step][name][i]) if name in found[step] else "–" for step in steps]
-                lines.append((name, *([partners.get(name, "–")] if i == 3 else []), *cells))
-            texts.append(f"{metric}: times {title}\n\n{markdown(lines)}")
-    return "\n\n".join(texts)
+    partners = {name: partner for row in rows for name, partner in row["partners"].items() if partner}
+    found, texts = {step: pooled(rows, step) for step in steps}, []
+    for metric in ("", "adam: "):
+        for versus in VERSUS:
+            paired = versus == "partner"
+            lines = [("estimator", *(["partner"] if paired else []), *(f"after {step}" for step in steps))]
+            for name in PAIRED if paired else SHOWN:
+                cells = [times(*found[step][name][f"{metric}times {versus}"]) if name in found[step] else "–"
+                         for step in steps]
+                lines.append((name, *([partners.get(name, "–")] if paired else []), *cells))
+            texts.append(f"**{metric}times {versus}**\n\n{markdown(lines)}")
+    return "\n\n".join([*(about([row for row in rows if row["step"] == step]) for step in steps), *texts])
 
 
 def draw_figure(rows: list[dict], path: Path) -> None:
@@ -427,13 +452,13 @@ def draw_figure(rows: list[dict], path: Path) -> None:
     steps = sorted({row["step"] for row in rows})
     figure, axes = plt.subplots(1, len(steps), figsize=(4 + 3 * len(steps), 6.6), sharey=True)
     for ax, step in zip(np.atleast_1d(axes), steps):
-        for metric, mark, shift in (("raw", "o", -0.15), ("adam", "^", 0.15)):
-            found = pooled(rows, metric, step)
-            nothing = [(np.nan, np.nan)] * 2
-            middles, halves = np.array([found.get(name, nothing)[1] for name in SHOWN]).T
+        found = pooled(rows, step)
+        for metric, mark, shift in (("", "o", -0.15), ("adam: ", "^", 0.15)):
+            each = [found.get(name, {}).get(f"{metric}times λ 1", (np.nan, np.nan)) for name in SHOWN]
+            middles, halves = np.array(each).T
             ends = np.exp([middles - halves, middles, middles + halves])
             ax.errorbar(ends[1], np.arange(len(SHOWN)) + shift, xerr=[ends[1] - ends[0], ends[2] - ends[1]],
-                        fmt=mark, markersize=4, capsize=2, label=metric)
+                        fmt=mark, markersize=4, capsize=2, label="Adam's step" if metric else "the gradient")
         ax.axvline(1, color=GREY, linewidth=0.8)
         ax.set(xscale="log", title=f"after {step} updates", xlabel="times as many responses", xlim=(0.2, 6))
         ax.set_xticks([0.25, 0.5, 1, 2, 4], ["¼", "½", "1", "2", "4"])
@@ -459,7 +484,7 @@ def main(argv: list[str] | None = None) -> int:
     add("--fits", type=Path, help="folder of the fitted critics (fits.py)")
     add("--seeds", type=COUNT, default=2, help="seeds 0 … N − 1 of the policies")
     add("--batches", type=COUNT, default=64, help="batches of 32 responses at each policy")
-    add("--results", type=Path, default=RESULTS, help="two lines for each policy")
+    add("--results", type=Path, default=RESULTS, help="one line for each policy")
     add("--table", action="store_true", help="print the results as markdown")
     add("--all", action="store_true", help="print all estimators, one table for each policy")
     add("--figure", action="store_true", help="draw snr.png beside the results")
