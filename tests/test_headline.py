@@ -45,7 +45,7 @@ def test_the_sides_of_the_confirmation_differ_in_what_their_names_say_alone():
     assert differing(parsed["ensemble"], parsed["one critic"]) == {"n_critics", "critics"}
     assert differing(parsed["one critic"], parsed["one critic, λ 1"]) == {"lam"}
     nothing = parsed["nothing"]
-    assert differing(parsed["one critic"], nothing) == {"critics", "critic_lr", "critic_replay"}
+    assert differing(parsed["one critic"], nothing) == {"critics", "critic_lr", "critic_replay", "critic_epochs"}
     assert nothing.critic_lr == 1e-12 and nothing.critics == [str(ROOT / "tiny/critic")]
     assert parsed["ensemble"].shard_by == "group" and parsed["ensemble"].lam == 0.8
     assert differing(parsed["GRPO"], parsed["GRPO, as many responses"]) == {"steps", "lr", "eval_every"}

@@ -40,7 +40,7 @@ STEPS = 30
 DELTA = 0.02
 
 # -- sides and settings --------------------------------------------------------------------------------------
-KEEPS = "--critic-lr 2e-5 --critic-replay 16"  # what experiments/snr/lasting.py found to keep what critics know
+KEEPS = "--critic-lr 2e-5 --critic-replay 16 --critic-epochs 1"  # keeps what critics know: see DESIGN.md
 USUAL = "--critic-lr 1e-4"  # as in regime knowing
 RECIPES = {
     "as is": "--algo grpo",
