@@ -36,6 +36,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Callable
 
 import numpy as np
 from tqdm import tqdm
@@ -160,10 +161,11 @@ def run(flags: str, seed: int, folder: Path, measured: bool) -> dict:
 
 
 def run_all(missing: list[tuple[str, int]], folder: Path, results: Path, jobs: int,
-            measured: set[str]) -> int:
+            measured: set[str], shortened: Callable[[dict], dict] = lambda row: row) -> int:
     """Run the missing (flags, seed), `jobs` at a time, and append a line of results for each.
 
-    measured: flags of the runs whose critics are compared with Monte-Carlo values. -> how many runs failed
+    measured: flags of the runs whose critics are compared with Monte-Carlo values. shortened: what is kept of a
+    line. -> how many runs failed
     """
     lock, failed = threading.Lock(), 0
     replace_text(results, jsonl(whole_rows(results)))  # drop a line that a kill has cut
@@ -171,7 +173,7 @@ def run_all(missing: list[tuple[str, int]], folder: Path, results: Path, jobs: i
     def one(flags: str, seed: int) -> None:
         row = run(flags, seed, folder / digest_of(flags, seed), flags in measured)
         with lock:
-            append_rows(results, [row])
+            append_rows(results, [shortened(row)])
 
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(missing), unit="run", smoothing=0) as bar:
         runs = [pool.submit(one, *each) for each in missing]
