@@ -132,7 +132,7 @@ def responses(draw, actor, world):
     drawn = draw(prompts, max_new_tokens=4)
     rewards = [float(r.tokens[0] % 2 == 0) for r in drawn]
     rollout = make_rollout(drawn, [""] * 512, [None] * 512, rewards, 2)
-    rollout.old_logp_BT, rollout.old_entropy_BT, rollout.old_slope_BT = score_responses(actor, rollout, 4096, world)
+    rollout.old_logp_BT, rollout.old_entropy_BT = score_responses(actor, rollout, 4096, world)
     return rollout
 
 
