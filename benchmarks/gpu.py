@@ -288,11 +288,12 @@ def decode(args: argparse.Namespace, record: Record) -> None:
             generate_responses(actor, None, prompts, sampling, world, 0, "decode")
 
         try:
-            record(result | timed_tokens(draw, rows, context, dtype, world.device, args))
+            result |= timed_tokens(draw, rows, context, dtype, world.device, args)
         except torch.OutOfMemoryError:
-            record(result | {"failed": "out of memory"})
+            result["failed"] = "out of memory"
             torch.cuda.empty_cache()
         must_have_compiled(actor)
+        record(result)
 
 
 def library(args: argparse.Namespace, record: Record) -> None:

@@ -99,8 +99,9 @@ def bare_copy(lm: nn.Module) -> nn.Module:
     # A bare copy stays as it is, so that nothing in it need be looked at before every token; that takes 40 % of the
     # time. Compiled code hangs on a function's code, so each bare copy has its own.
     own = types.FunctionType(next_logits.__code__.replace(), globals())
-    unguarded = dict(guard_filter_fn=torch.compiler.skip_guard_on_all_nn_modules_unsafe)
-    bare.next_logits = torch.compile(own, fullgraph=True, dynamic=True, options=unguarded)
+    options = dict(guard_filter_fn=torch.compiler.skip_guard_on_all_nn_modules_unsafe,
+                   assert_indirect_indexing=False)  # torch 2.11 places these checks before what they check
+    bare.next_logits = torch.compile(own, fullgraph=True, dynamic=True, options=options)
     return bare
 
 
