@@ -3,8 +3,8 @@
     python benchmarks/step_time.py
 
 Models are random, over 4096 tokens, so that hardly a response ends early. A card is what this CPU reaches in one
-matrix product and in one sum. Printed: processor seconds of one thread planned and measured, and their ratio, for
-every phase (the median of the steps after the first).
+matrix product and in one sum. For every phase it prints the planned and the measured seconds, and their ratio. They
+are processor seconds of one thread. A measured number is the median of the steps after the first.
 """
 
 import json
@@ -23,16 +23,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from engine.duration import Card, measure_host, step_seconds
 from engine.plan import Workload
+from peers import CPU_CLOCK
 from tiny.make_tiny import make_tokenizer
 
 SIZES = {"small": (256, 4), "medium": (512, 8), "large": (768, 12)}  # hidden size, layers of the actor
-# train.py whose clock is the processor's, which other work on the machine disturbs least
-BY_PROCESSOR = """
-import sys, time, types, train
-from engine import metrics
-metrics.time = types.SimpleNamespace(time=time.process_time)
-sys.exit(train.main(sys.argv[1:]))
-"""
 PROMPTS, GROUP, TOKENS, BATCH, BUDGET, PASSES, STEPS = 4, 8, 96, 16, 2048, 2, 3
 
 
@@ -62,12 +56,12 @@ def this_cpu(hidden: int) -> Card:
 
 
 def measured_step(folder: Path, actor: str, critic: str) -> tuple[dict[str, float], float]:
-    """-> median seconds of each phase, mean tokens of a prompt"""
+    """-> median seconds of each phase, mean tokens of a response"""
     flags = (f"--model {actor} --critics {critic} --data {ROOT}/tiny/train.jsonl --n-problems 32 --out {folder}/run "
              f"--prompts-per-step {PROMPTS} --group-size {GROUP} --max-new-tokens {TOKENS} --stop never "
              f"--generate-batch {BATCH} --token-budget {BUDGET} --epochs {PASSES} --critic-epochs {PASSES} "
              f"--steps {STEPS} --eval-every 0 --save-every 0 --no-gradient-checkpointing")
-    subprocess.run([sys.executable, "-c", BY_PROCESSOR, *flags.split()], cwd=ROOT, check=True, capture_output=True,
+    subprocess.run([sys.executable, "-c", CPU_CLOCK, *flags.split()], cwd=ROOT, check=True, capture_output=True,
                    env=os.environ | {"OMP_NUM_THREADS": "1"})
     rows = [json.loads(line) for line in (folder / "run/metrics.jsonl").read_text().splitlines()][1:]
     assert all(row["response_len_mean"] > 0.9 * TOKENS for row in rows), "responses end early; take other models"

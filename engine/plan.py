@@ -6,6 +6,7 @@ plan in every phase; no GPU has confirmed it yet.
 """
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from transformers import AutoModel, AutoModelForCausalLM
@@ -61,6 +62,7 @@ class Size:
     kv: int  # bytes a token: keys and values of all blocks
 
 
+@cache
 def size_of(name: str, flag: str, item: int) -> Size:
     """Measure an actor (flag --model) or a critic with its head (flag --critics); nothing is loaded."""
     config, is_actor = load_config(name, flag), flag == "--model"

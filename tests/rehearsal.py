@@ -11,8 +11,8 @@ A fault is an operation on two devices, a CPU generator for a CUDA tensor, or `.
 makes the CPU wait until the GPU has finished its queue: a value that is read, a shape that depends on values, a copy
 that blocks. PyTorch's copies between CPU and GPU block unless non_blocking is given.
 
-It rehearses one process in fp32. It shows no kernel, memory or speed, neither FSDP2 nor NCCL, and no wait inside a
-kernel that a CPU does not have.
+It rehearses one process in fp32, without FSDP2 and NCCL. It shows neither memory nor speed. It cannot see a wait inside
+a kernel that only a GPU has.
 """
 
 import sys

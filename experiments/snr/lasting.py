@@ -31,8 +31,9 @@ from engine.folder import git_commit
 from engine.metrics import explained_variance
 from experiments.claims.verdicts import interval, markdown
 from experiments.snr.trajectory import (
-    DRIVER, ROOT, Passenger, area_under_curve, draw, fitted, line_changes, open_driver, passenger, right_so_far)
-from train import Run, train_step
+    DRIVER, ROOT, Passenger, area_under_curve, draw, fitted, line_changes, open_driver, passenger, right_so_far,
+    steps_of)
+from train import Run
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "lasting.jsonl"
@@ -86,16 +87,11 @@ def ride(seed: int, fits: Path, fit_seed: int, world: World, steps: int = STEPS,
                            "--out", f"{folder}/run", *flags], world)
         riders = {name: passenger(names_of(name, fits, fit_seed), world, **how) for name, how in settings.items()}
         curves: dict[str, list[tuple[float, ...]]] = {}
-        with run.verifier:
-            for step in range(steps + 1):
-                if step:
-                    rollout = train_step(run, step)[1]
-                    for rider in riders.values():
-                        rider.fit(rollout, step, run)
-                if step % every == 0:
-                    for name, found in measure(run, riders, step).items():
-                        curves.setdefault(name, []).append(found)
-                    print(f"seed {seed}, step {step}: accuracy {curves['accuracy'][-1][0]:.3f}", flush=True)
+        for step in steps_of(run, riders, steps):
+            if step % every == 0:
+                for name, found in measure(run, riders, step).items():
+                    curves.setdefault(name, []).append(found)
+                print(f"seed {seed}, step {step}: accuracy {curves['accuracy'][-1][0]:.3f}", flush=True)
     common = dict(seed=seed, fit_seed=fit_seed, every=every, commit=git_commit())
     rows = []
     for name, each in curves.items():

@@ -55,8 +55,8 @@ from experiments.claims.student import critical
 from experiments.claims.verdicts import markdown
 from experiments.snr.trajectory import (
     DRIVER, Passenger, area_under_curve, draw, fitted, known_values, line_rates, open_driver, part, passenger,
-    right_so_far)
-from train import Run, train_step
+    right_so_far, steps_of)
+from train import Run
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "snr.jsonl"
@@ -345,15 +345,10 @@ def make_policies(seed: int, fits: Path, fit_seed: int, steps: list[int], n: int
         for name, (n_fitted, n_critics, how) in riders.items():
             names = fitted(fits, n_fitted, fit_seed)
             aboard[name] = passenger(names if len(names) == n_critics else names * n_critics, world, **how)
-        with run.verifier:
-            for step in range(max(steps) + 1):
-                if step:
-                    rollout = train_step(run, step)[1]
-                    for rider in aboard.values():
-                        rider.fit(rollout, step, run)
-                if step in steps:
-                    append_rows(results, [probe(run, aboard, step, n)])
-                    print(f"seed {seed}: policy after {step} updates measured", flush=True)
+        for step in steps_of(run, aboard, max(steps)):
+            if step in steps:
+                append_rows(results, [probe(run, aboard, step, n)])
+                print(f"seed {seed}: policy after {step} updates measured", flush=True)
 
 
 # -- what was found ------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import re
 import sys
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Iterator
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ DRIVER = f"{SMALL} --n-critics 1 --mask-by none --filter-by none --eval-every 0"
 
 # -- the run and its passengers ------------------------------------------------------------------------------
 def open_driver(flags: list[str], world: World) -> train.Run:
-    """Open the run whose actor gives the policies. Use it inside `with run.verifier`."""
+    """Open the run whose actor gives the policies."""
     args = train.parse_args(flags)
     inputs = train.check_inputs(args, world)
     args, world = train.settle(args, inputs, world)
@@ -86,6 +87,17 @@ def passenger(names: list[str], world: World, lr: float, head_only: bool = False
         critic.backbone.requires_grad_(not head_only)
     fitted_parts = [critic.value_head if head_only else critic for critic in critics]
     return Passenger(critics, [adamw(part, lr) for part in fitted_parts], **settings)
+
+
+def steps_of(run: train.Run, passengers: dict[str, Passenger], last: int) -> Iterator[int]:
+    """Make the run's steps up to the last, and fit all passengers on each rollout. Yields 0 first, then each step."""
+    with run.verifier:
+        yield 0
+        for step in range(1, last + 1):
+            rollout = train.train_step(run, step)[1]
+            for each in passengers.values():
+                each.fit(rollout, step, run)
+            yield step
 
 
 def fitted(fits: Path, n: int, fit_seed: int) -> list[str]:
