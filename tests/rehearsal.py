@@ -38,6 +38,7 @@ from tests.runs import ROOT
 
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 TORCH = str(Path(torch.__file__).parent)
+PACKAGES = str(Path(torch.__file__).parent.parent)  # may lie inside ROOT, in a virtual environment
 # operations whose result, or its shape, the CPU has to know; index operations are looked at one by one
 READS = {"_local_scalar_dense", "equal", "is_nonzero", "nonzero", "masked_select", "_unique", "_unique2", "unique_dim",
          "unique_consecutive", "bincount", "repeat_interleave", "linalg_eig", "_linalg_check_errors"}
@@ -71,6 +72,11 @@ def tensors_in(*parts) -> list[torch.Tensor]:
     return [x for x in tree_leaves(parts) if isinstance(x, torch.Tensor)]
 
 
+def is_ours(file: str) -> bool:
+    """Return whether code is of this repo, and not of the rehearsal itself."""
+    return file.startswith(str(ROOT)) and not file.startswith(PACKAGES) and file != __file__
+
+
 class Record:
     """What a rehearsal has found."""
 
@@ -92,7 +98,7 @@ class Record:
         frame, found, library = sys._getframe(2), "", ""
         while frame:
             code = frame.f_code
-            if code.co_filename.startswith(str(ROOT)) and code.co_filename != __file__:
+            if is_ours(code.co_filename):
                 found = found or f"{Path(code.co_filename).relative_to(ROOT)}: {code.co_qualname.split('.<')[0]}"
                 if code.co_name in PLACES:
                     break
