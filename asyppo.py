@@ -133,7 +133,7 @@ def entropy_filter(signal_BT: torch.Tensor | None, mask_BT: torch.Tensor, fracti
 
 # -- the objective -------------------------------------------------------------------------------------------
 class PolicyData(NamedTuple):
-    """Inputs of the objective for each token: [B, T] for a rollout, [N] for a micro-batch. A fork adds fields."""
+    """Inputs of the objective for each token: [B, T] for a rollout, [N] for a micro-batch. Add fields for more."""
 
     old_logp: torch.Tensor
     advantage: torch.Tensor

@@ -69,14 +69,14 @@ def targets(rollout: Rollout, before_MBT: torch.Tensor | None, n_critics: int, g
 
 
 def fit_critics(critics: list[MiniCritic], optimizers: list[torch.optim.Optimizer], rollout: Rollout,
-                targets_MBT: torch.Tensor, shards_MB: torch.Tensor, config: UpdateConfig, step: int, world: World,
+                targets_MBT: torch.Tensor, config: UpdateConfig, step: int, world: World,
                 states: list[float] | None = None, norm: str = "none") -> dict[str, float]:
-    """Step 3: minimise each critic's mean squared error over the states of its own shard. -> what to log
+    """Step 3: minimise each critic's mean squared error over the states of its own shard. -> metrics
 
-    states, norm: see state_counts and inverse_group_std.
+    states, norm: see selected_states and inverse_group_std.
     """
-    metrics = {}
-    states_BT = state_counts(rollout.mask_BT, states)
+    metrics, shards_MB = {}, rollout.shards_MB
+    states_BT = selected_states(rollout.mask_BT, states)
     for m, (critic, optimizer) in enumerate(zip(critics, optimizers)):
         scale_B = inverse_group_std(rollout.rewards_B, rollout.group_B, shards_MB[m]) if norm == "std" else None
         updates = update_model(
@@ -94,7 +94,7 @@ def ensemble_values(critics: list[MiniCritic], rollout: Rollout, budget: int, wo
 
 
 # -- optional variants ---------------------------------------------------------------------------------------
-def state_counts(mask_BT: torch.Tensor, fractions: list[float] | None) -> torch.Tensor:
+def selected_states(mask_BT: torch.Tensor, fractions: list[float] | None) -> torch.Tensor:
     """Select the states of the critics' loss: all, or those at these fractions of each response. -> [B, T]
 
     With one terminal reward all tokens of a response have one target. A loss at all of them makes values flat within
@@ -102,19 +102,19 @@ def state_counts(mask_BT: torch.Tensor, fractions: list[float] | None) -> torch.
     """
     if not fractions:
         return mask_BT
-    counts_BT, length_B = torch.zeros(mask_BT.shape), mask_BT.sum(1)
+    selected_BT, length_B = torch.zeros(mask_BT.shape), mask_BT.sum(1)
     for fraction in fractions:
         t_B = (fraction * length_B).long().clamp(max=length_B - 1)
-        counts_BT[torch.arange(len(mask_BT)), t_B] = 1
-    return counts_BT
+        selected_BT[torch.arange(len(mask_BT)), t_B] = 1
+    return selected_BT
 
 
 def inverse_group_std(rewards_B, group_B, shard_B: torch.Tensor) -> torch.Tensor:
     """Weights of the responses of a critic's shard with mean 1: the inverse std of their group's rewards. -> [B]
 
-    Noise-normalised regression (EasyPPO, 2026). The std is over the group's responses in the shard, because the others
-    are another critic's. If their n rewards are equal, it is the std of one response that differs, √(n − 1) / n. The
-    mean 1 is over responses, before minibatches are cut. Responses outside the shard get 0.
+    Noise-normalised regression (EasyPPO, 2026). The std is over the group's responses in this shard, because another
+    critic is fitted on the rest. If their n rewards are equal, √(n − 1) / n replaces it: the std if one reward
+    differed. The mean 1 is over responses, before minibatches are cut. Responses outside the shard get 0.
     """
     scale_B = torch.zeros(len(rewards_B))
     for group in group_B[shard_B].unique():

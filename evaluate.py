@@ -30,7 +30,7 @@ from engine.models import Actor, load_actor, load_tokenizer
 from engine.sharding import compute_dtype
 from engine.statistics import average_interval, compare, interval, interval_text
 from engine.streams import stream_seed
-from rollout import Problem, RolloutConfig, digests, load_problems, print_text_golds, read_template
+from rollout import Problem, RolloutConfig, digests, load_problems, print_unparsable, read_template
 from rollout import stop_token_ids, tokenize, verify
 from verifier import MAX_LENGTH, Verifier, canonical
 
@@ -86,7 +86,7 @@ def summarise(records: list[dict]) -> dict:
 
 
 def average(results: dict[str, dict]) -> dict:
-    """Every benchmark counts alike, as the paper averages; their errors are independent."""
+    """Return the mean row over benchmarks with equal weights, as in the paper; its interval adds independent errors."""
     rows = list(results.values())
     row = {key: mean(r[key] for r in rows) for key in ("avg@k", "maj@k", "length", "truncated", "unparsed")}
     row["interval"] = average_interval([(r["avg@k"], r["interval"]) for r in rows])
@@ -215,9 +215,9 @@ def run(args: argparse.Namespace, world: World) -> None:
                               settings["generate_batch"], args.decode)
     with Verifier(args.extract, method=args.verifier) as verifier:
         for name, problems in sets.items() if world.is_main else ():
-            print_text_golds(name, problems, verifier)
+            print_unparsable(name, problems, verifier)
         began = time.time()
-        config = RolloutConfig(args.k, sampling, args.extract, verifier.reward, token_budget=0)
+        config = RolloutConfig(args.k, sampling, args.extract, verifier.reward, token_budget=0)  # nothing is scored
         records = evaluate(actor, tokenizer, sets, config, args.seed, world, done, keep)
         seconds = time.time() - began
         failures = sum(gather_list([verifier.failures], world))

@@ -42,7 +42,7 @@ class RolloutConfig:
     group_size: int  # responses to each prompt
     sampling: SamplingConfig
     extract: str  # boxed or last_number: where a response's answer stands
-    reward: Callable  # (texts, golds) -> 1.0 for each right text, else 0.0; a fork puts its own here
+    reward: Callable  # (texts, golds) -> 1.0 for each right text, else 0.0; replace it to use another reward
     token_budget: int  # tokens of a micro-batch when responses are scored
 
 
@@ -58,7 +58,7 @@ def sample_rollout(actor: Actor, tokenizer, problems: list[Problem], config: Rol
     rollout = make_rollout(responses, golds, answers, rewards, config.group_size)
     with timer.phase("score"):
         scores = score_responses(actor, rollout, config.token_budget, world, with_slope=with_slope)
-    rollout.old_logp_BT, rollout.old_entropy_BT, rollout.old_slope_BT = (*scores, None)[:3]
+    (rollout.old_logp_BT, rollout.old_entropy_BT), rollout.old_slope_BT = scores[:2], scores[2] if with_slope else None
     return rollout
 
 
@@ -71,8 +71,8 @@ def verify(responses: list[Response], golds: list[str], extract: str, reward: Ca
     return answers, gather_list(reward(texts, golds[part]), world)
 
 
-def print_text_golds(name: str, problems: list[Problem], verifier: Verifier) -> None:
-    """Say how many gold answers the verifier does not understand."""
+def print_unparsable(name: str, problems: list[Problem], verifier: Verifier) -> None:
+    """Print how many gold answers the verifier cannot parse."""
     golds = [problems[i].answer for i in verifier.unparsable([p.answer for p in problems])]
     if golds:
         print(f"{name}: only the same text can match {len(golds)} of {len(problems)} golds, such as {golds[:3]}.")

@@ -33,7 +33,7 @@ import asyppo
 from critics import adaptive_fraction, ensemble_values, fit_critics, gated, shard, targets, unseen_values, with_replay
 from engine import plan
 from engine.checkpoint import Trained, load_checkpoint, save_checkpoint, saved_steps
-from engine.command_line import AT_LEAST_0, COUNT, COUNT_OR_0, POSITIVE, SHARE, Parser
+from engine.command_line import AT_LEAST_0, COUNT, COUNT_OR_0, GPUS, POSITIVE, SHARE, Parser
 from engine.command_line import add_process_flags, add_response_flags, exit_code
 from engine.distributed import Signals, World, gather_list, raise_on_all_ranks, start
 from engine.duration import time_plan
@@ -51,7 +51,7 @@ from engine.streams import generator, stream_seed
 from engine.updates import UpdateConfig, adamw, mean_of_updates, score_responses, update_model
 from evaluate import benchmark_name, evaluate, summarise
 from rollout import Problem, Rollout, RolloutConfig, digests, load_problems, problems_of_step, read_template
-from rollout import print_text_golds, rollout_samples, sample_rollout, stop_token_ids, tokenize
+from rollout import print_unparsable, rollout_samples, sample_rollout, stop_token_ids, tokenize
 from verifier import Verifier
 
 
@@ -125,18 +125,18 @@ def fit_and_value(run: Run, rollout: Rollout, step: int, timer: Timer) -> tuple[
     before_MBT = values() if args.critic_order == "last" or args.critic_lam < 1 else None
     fitted = with_replay(run.replay, rollout, args.critic_replay)
     targets_MBT = targets(fitted, before_MBT, len(run.critics), args.gamma, args.critic_lam)
-    as_actor = None if args.critic_minibatch_size else math.ceil(len(rollout) / args.minibatch_size)
+    n_minibatches = None if args.critic_minibatch_size else math.ceil(len(rollout) / args.minibatch_size)
     config = UpdateConfig(args.critic_epochs, args.critic_minibatch_size, args.token_budget, args.max_grad_norm,
-                          args.seed, loss_norm="token", n_minibatches=as_actor)
+                          args.seed, loss_norm="token", n_minibatches=n_minibatches)
     with timer.phase("fit_critics"), offloaded([run.actor_optimizer], args.offload):
-        metrics = fit_critics(run.critics, run.critic_optimizers, fitted, targets_MBT, fitted.shards_MB, config, step,
-                              run.world, args.critic_states, args.critic_norm)
+        metrics = fit_critics(run.critics, run.critic_optimizers, fitted, targets_MBT, config, step, run.world,
+                              args.critic_states, args.critic_norm)
     rollout.values_MBT = before_MBT if args.critic_order == "last" else values()
     return rollout.values_MBT, metrics
 
 
 def update_policy(run: Run, rollout: Rollout, data: asyppo.PolicyData, step: int) -> dict[str, float]:
-    """Step 6: --epochs passes over the rollout, one optimizer step for each minibatch. -> what to log
+    """Step 6: --epochs passes over the rollout, one optimizer step for each minibatch. -> metrics
 
     --truncated masked leaves truncated responses out (EasyPPO; DAPO's overlong filtering). They still count in the
     advantages and in the critics' fit.
@@ -176,7 +176,7 @@ def unseen_explained_variance(metrics: dict[str, float]) -> float:
 
 
 def is_eval_step(step: int, eval_every: int) -> bool:
-    """Is this step evaluated and logged in detail?"""
+    """Return whether --eval-every asks for an evaluation and detailed metrics after this step."""
     return bool(eval_every) and step % eval_every == 0
 
 
@@ -255,7 +255,7 @@ def save_models(run: Run) -> None:
 # -- what a run needs ----------------------------------------------------------------------------------------
 @dataclass
 class Run:
-    """What the steps of one run share."""
+    """The state that all steps of a run share."""
 
     args: argparse.Namespace
     world: World
@@ -305,8 +305,8 @@ def check_inputs(args: argparse.Namespace, world: World) -> Inputs:
     names, n_responses = critic_names(args), args.prompts_per_step * args.group_size
     same_critics = args.n_critics > 1 and len(set(names)) == 1 and args.shard_by == "none"
     require(not same_critics or (args.critic_minibatch_size or args.minibatch_size) < n_responses,
-            "identical critics on the same data (--shard-by none) never disagree; give a --critic-minibatch-size below "
-            f"the {n_responses} responses of a step, so that each critic has its own order, or different --critics.")
+            "identical critics that see the same data (--shard-by none) never disagree. Give different --critics, or a "
+            f"--critic-minibatch-size below the {n_responses} responses of a step, so that each has its own order.")
     tokenizer = load_tokenizer(args.model, "--model")
     for name in dict.fromkeys(names):
         require(load_tokenizer(name, "--critics").get_vocab() == tokenizer.get_vocab(),
@@ -387,7 +387,7 @@ def open_run(args: argparse.Namespace, inputs: Inputs, models: tuple[Actor, list
               f"{torch.get_num_threads()} CPU threads a process; files in {inputs.folder.path}", flush=True)
     verifier = Verifier(args.extract, method=args.verifier)
     if world.is_main:
-        print_text_golds(f"--data {args.data}", inputs.problems, verifier)
+        print_unparsable(f"--data {args.data}", inputs.problems, verifier)
     sampling = SamplingConfig(args.max_new_tokens, args.temperature, stops, tuple(args.stop), args.generate_batch,
                               args.decode)
     rollout_config = RolloutConfig(args.group_size, sampling, args.extract, verifier.reward, args.token_budget)
@@ -439,7 +439,7 @@ MAY_CHANGE |= {"offload", "generate_batch", "decode", "token_budget", "ranks_per
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    """Return the run's settings: all flags, and what follows from them."""
+    """Return the run's settings: all flags and the settings derived from them."""
     parser, switch = Parser(__doc__), argparse.BooleanOptionalAction
 
     add = parser.add_argument_group("method").add_argument
@@ -460,7 +460,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--model", help="actor: directory or hub id; default: the embedded tiny/actor with small sizes")
     add("--critics", nargs="+", help="one name for all critics, or one per critic; default: by the actor's size")
     add("--gradient-checkpointing", action=switch, default=True, help="recompute activations to save memory")
-    add("--offload", choices=("auto", *OFFLOAD), default="auto", help="what waits on the CPU; auto: as little as fits")
+    add("--offload", choices=("auto", *OFFLOAD), default="auto", help="state kept on the CPU while unused; auto: the least that fits")
 
     add = parser.add_argument_group("problems").add_argument
     add("--data", default="zwhe99/DeepMath-103K", help="problems: .jsonl, .parquet, or hub id as ID[:CONFIG[:SPLIT]]")
@@ -515,7 +515,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--resume", nargs="?", const=True, metavar="DIR",
         help="continue the run in --out or DIR; auto: continue it if it exists, else start it")
     add("--wandb", choices=("disabled", "offline", "online"), default="disabled", help="log to Weights & Biases too")
-    add("--plan", type=gpus, metavar="GPUSxGIB", help="print memory and time for so many GPUs of so many GiB, and stop")
+    add("--plan", type=GPUS, metavar="GPUSxGIB", help="print memory and time for so many GPUs of so many GiB, and stop")
     add_process_flags(parser)
 
     given, _ = parser.parse_known_args(argv)
@@ -528,14 +528,6 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         parser.error(str(error))
 
 
-def gpus(text: str) -> tuple[int, float]:
-    count, _, gib = text.partition("x")
-    try:
-        return COUNT(count), POSITIVE(gib)
-    except argparse.ArgumentTypeError:
-        raise argparse.ArgumentTypeError(f"must be GPUs x GiB each, such as 8x80, not {text[:40]}") from None
-
-
 def derive(flags: argparse.Namespace) -> argparse.Namespace:
     """Return the settings with all defaults filled in; raise for flags that contradict each other."""
     algo, n_critics, n_responses = flags.algo, flags.n_critics, flags.prompts_per_step * flags.group_size
@@ -545,7 +537,8 @@ def derive(flags: argparse.Namespace) -> argparse.Namespace:
             "--algo grpo has no critics: leave out --critics and --n-critics, or use --algo ppo or asyppo.")
     require(not flags.critics or len(flags.critics) in (1, n_critics),
             f"--critics names {len(flags.critics or [])} models for --n-critics {n_critics}: give one, or one each.")
-    require(n_critics or not flags.critic_warmup, "--critic-warmup needs critics.")
+    require(n_critics or not (flags.critic_warmup or flags.critic_replay > 1),
+            "--critic-warmup and --critic-replay need critics.")
     require(algo != "grpo" or flags.group_size > 1,
             "--algo grpo --group-size 1 makes every advantage 0; give a group of two responses or more.")
     require(flags.critic_replay == 1 or flags.critic_lam == 1,
@@ -562,7 +555,7 @@ def derive(flags: argparse.Namespace) -> argparse.Namespace:
     fractions = {"mask": flags.mask_fraction, "filter": flags.filter_fraction}
     for name, fraction in fractions.items():
         require(signal_by[name] != "none" or not fraction,
-                f"--{name}-fraction {fraction} needs a signal to choose tokens by, not none.")
+                f"--{name}-fraction {fraction} has no effect with --{name}-by none; leave out one of the two.")
         fractions[name] = fraction if fraction is not None else 0.0 if signal_by[name] == "none" else 0.2
 
     minibatch_size = min(flags.minibatch_size or n_responses, n_responses)
@@ -572,9 +565,10 @@ def derive(flags: argparse.Namespace) -> argparse.Namespace:
             f"--group-size {flags.group_size} cannot be split over {n_critics} critics; raise it.")
     require(flags.shard_by != "prompt" or flags.prompts_per_step >= n_critics,
             f"--prompts-per-step {flags.prompts_per_step} cannot be split over {n_critics} critics; raise it.")
-    as_actor = n_critics and not flags.critic_minibatch_size and flags.shard_by != "none"
-    require(not as_actor or smallest_shard >= math.ceil(n_responses / minibatch_size),
-            f"--minibatch-size {minibatch_size} gives critics empty minibatches; raise it.")
+    steps_as_actor = n_critics and not flags.critic_minibatch_size and flags.shard_by != "none"
+    require(not steps_as_actor or smallest_shard >= math.ceil(n_responses / minibatch_size),
+            f"--minibatch-size {minibatch_size} gives a critic more optimizer steps a pass than its shard has responses "
+            f"({smallest_shard}); raise it, or give --critic-minibatch-size.")
     for flag, wanted in (("--aggregate crossfit", flags.aggregate == "crossfit"), ("--gate", flags.gate),
                          ("--mask-fraction adaptive", flags.mask_fraction == "adaptive")):
         require(not wanted or (n_critics > 1 and flags.shard_by != "none"),
@@ -594,9 +588,11 @@ def derive(flags: argparse.Namespace) -> argparse.Namespace:
 
 
 def memory_and_time(args: argparse.Namespace) -> str:
-    (n_gpus, gib), work = args.plan, workload(args, critic_names(args), plan.PROMPT)
-    item = 4 if args.dtype == "fp32" else 2
-    chosen, memory = plan.choose(work, item, n_gpus, [args.ranks_per_copy or n_gpus], gib * 2**30)
+    (n_gpus, gib), work = args.plan, workload(args, critic_names(args), plan.LONGEST_PROMPT)
+    item, machine = 4 if args.dtype == "fp32" else 2, n_gpus if n_gpus % 8 else 8
+    sizes = [args.ranks_per_copy] if args.ranks_per_copy else sorted({machine, n_gpus})
+    require(n_gpus % sizes[0] == 0, f"--ranks-per-copy {sizes[0]} does not divide the {n_gpus} GPUs of --plan.")
+    chosen, memory = plan.choose(work, item, n_gpus, sizes, gib * 2**30)
     return f"{memory}\n{time_plan(work, item, chosen, n_gpus, gib)}"
 
 

@@ -52,7 +52,7 @@ from engine import folder, plan
 from engine.batch import Response, Rollout, make_rollout
 from engine.distributed import World, start, stop
 from engine.generation import SamplingConfig, generate_responses
-from engine.head import LogitsShape
+from engine.head import LogitsTransform
 from engine.metrics import Timer
 from engine.models import Actor, MiniCritic, prepare
 from engine.sharding import compute_dtype
@@ -191,7 +191,7 @@ def correct(args: argparse.Namespace, record: Record) -> None:
     for dtype, bound in ((torch.float32, 1e-3), (torch.bfloat16, 0.1)):
         settings = ("random", world, dtype, True, "none")
         ours = copy.deepcopy(lm)
-        actor = prepare(Actor(ours, LogitsShape(temperature)), ours.base_model, *settings)
+        actor = prepare(Actor(ours, LogitsTransform(temperature)), ours.base_model, *settings)
         scores = score_responses(actor, rollout, budget, world)[:, mask_BT]
         for what, ours, theirs in zip(("log-probabilities", "entropies"), scores, plain):
             check(what, dtype, (ours - theirs).abs().mean().item(), bound)
@@ -373,7 +373,7 @@ def random_run(algo: str, length: int, args: argparse.Namespace) -> tuple[train.
     loading = ("random", world, dtype, settings.gradient_checkpointing, settings.offload)
     torch.manual_seed(0)
     lm = random_model(Qwen3ForCausalLM, args.actor, world.device)
-    actor = prepare(Actor(lm, LogitsShape(settings.temperature)), lm.base_model, *loading)
+    actor = prepare(Actor(lm, LogitsTransform(settings.temperature)), lm.base_model, *loading)
     critics = []
     for _ in range(settings.n_critics):
         backbone = random_model(Qwen3Model, critic, world.device)

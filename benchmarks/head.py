@@ -32,7 +32,7 @@ from asyppo import PolicyData, policy_loss
 from engine import head
 
 TEMPERATURE = 0.8
-SHAPE = head.LogitsShape(TEMPERATURE)
+SHAPE = head.LogitsTransform(TEMPERATURE)
 
 
 def inputs(n_tokens: int, n_hidden: int, n_vocabulary: int, dtype: torch.dtype):

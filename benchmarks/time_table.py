@@ -14,7 +14,7 @@ from transformers import Qwen3Config
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from engine.duration import CARDS, HOST_S, low_and_high, span, step_seconds, uniform_lengths
 from engine.errors import UserError
-from engine.plan import PROMPT as LONGEST_PROMPT, Workload, choose
+from engine.plan import LONGEST_PROMPT, Workload, choose
 
 # hidden size, layers, MLP, heads, tied embeddings
 QWEN3 = {

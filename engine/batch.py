@@ -48,7 +48,7 @@ class Rollout:
         return (self.prompt_len_B + self.response_len_B).tolist()
 
     def inputs(self, rows: list[int], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the models' inputs of these rows, cut to the longest row. A copy that blocks would wait for a GPU."""
+        """Return the models' inputs of these rows, cut to the longest row. The CPU does not wait for the GPU's copy."""
         width = int((self.prompt_len_B + self.response_len_B)[rows].max())
         b_N, t_N = self.mask_BT[rows].nonzero(as_tuple=True)
         place_N = b_N * width + self.prompt_len_B[rows][b_N] + t_N - 1

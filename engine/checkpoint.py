@@ -35,7 +35,8 @@ def save_checkpoint(folder: Path, models: Trained, step: int, keep: int, world: 
     with run_error(new):
         dcp.save(state_dicts(models), checkpoint_id=new)
         if replay and world.is_main:
-            torch.save([vars(rollout) for rollout in replay], new / "replay.pt")
+            with (new / "replay.pt").open("wb") as file:  # torch.save to a path hides a full disk behind RuntimeError
+                torch.save([vars(rollout) for rollout in replay], file)
     if world.is_main:
         new.rename(folder / f"step-{step}")
         replace_text(folder.with_name("saved"), f"{step}\n")  # shows later that a checkpoint was lost

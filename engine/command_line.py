@@ -1,4 +1,4 @@
-"""What train.py and evaluate.py share on the command line: number types, flags, exit codes."""
+"""The command line of train.py and evaluate.py: number types, shared flags, exit codes."""
 
 import argparse
 import math
@@ -48,6 +48,14 @@ COUNT_OR_0 = number(int, "an integer of at least 0", lambda x: x >= 0)
 POSITIVE = number(float, "a number above 0", lambda x: x > 0)
 AT_LEAST_0 = number(float, "a number of at least 0", lambda x: x >= 0)
 SHARE = number(float, "a number from 0 to 1", lambda x: 0 <= x <= 1)
+
+
+def GPUS(text: str) -> tuple[int, float]:
+    count, _, gib = text.partition("x")
+    try:
+        return COUNT(count), POSITIVE(gib)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"must be GPUs x GiB each, such as 8x80, not {text[:40]}") from None
 
 
 def add_response_flags(parser: argparse.ArgumentParser, temperature: Callable, temperature_help: str) -> None:

@@ -132,11 +132,12 @@ def progress(total: int, label: str, unit: str, world: World) -> tqdm:
 
 
 class Signals:
-    """What the signals to a run ask for.
+    """The requests that signals make of a run.
 
     SIGTERM, Ctrl-C and a hang-up let the running step finish and be saved; a second one after 5 seconds ends the run
-    at once. SIGUSR1 saves a checkpoint, and the run goes on. A hang-up that nohup ignores stays ignored, except under
-    torchrun, which ends its ranks then. torchrun kills its ranks after 30 seconds; --shutdown-timeout is longer.
+    at once. SIGUSR1 saves a checkpoint, and the run goes on. Under nohup a hang-up is ignored, but not under torchrun,
+    because torchrun then ends its ranks. torchrun kills a rank 30 seconds after SIGTERM, unless its
+    --shutdown-timeout is longer.
     """
 
     def __init__(self, world: World):
@@ -161,14 +162,14 @@ class Signals:
         if time.monotonic() > self.first_time + 5:
             signal.signal(received, signal.SIG_DFL)
             os.kill(os.getpid(), received)
-        if not self.stop_signal and self.world.is_main:
+        is_first, self.stop_signal = not self.stop_signal, self.stop_signal or received
+        self.first_time = min(self.first_time, time.monotonic())
+        if is_first and self.world.is_main:
             name = signal.Signals(received).name
             try:
                 print(f"\n{name}: stopping as soon as the running step is finished and saved.", file=sys.stderr)
-            except OSError:  # the terminal is gone
+            except (OSError, RuntimeError):  # the terminal is gone, or the signal interrupted another print
                 pass
-        self.stop_signal = self.stop_signal or received
-        self.first_time = min(self.first_time, time.monotonic())
 
     def poll(self) -> tuple[int, bool]:
         """Return the signal that stops the run, else 0, and whether a checkpoint is asked for. Collective."""

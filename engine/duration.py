@@ -23,19 +23,19 @@ class Card:
     gib: float
     flops: float  # bf16 FLOP/s, without sparsity
     bandwidth: float  # bytes/s of the card's memory
-    reached: float = 0.4  # of both
+    reached: float = 0.4  # share of both peaks that a run reaches
 
 
 CARDS = {
     "H100": Card(80, 989e12, 3.35e12), "H200": Card(141, 989e12, 4.8e12), "A100": Card(80, 312e12, 2.04e12),
     "RTX 4090": Card(24, 165e12, 1.01e12)}
 LINK, HOST_MEMORY, NETWORK = 20e9, 100e9, 50e9  # bytes/s: host to card, in the host's memory, between machines
-HOST_S = 0.020 / 36  # of Python and dispatch for a layer and a token of all rows, if it is not measured
-PROMPT = 256  # tokens of the mean prompt
+HOST_S = 0.020 / 36  # seconds of Python and kernel launches, one layer of one decoding step; measure_host measures it
+MEAN_PROMPT = 256  # tokens of the mean prompt
 
 
 def step_seconds(work: Workload, item: int, chosen: dict, card: Card, cards: int, host_s: float, lengths: list[int],
-                 prompt: int = PROMPT) -> dict[str, float]:
+                 prompt: int = MEAN_PROMPT) -> dict[str, float]:
     """-> phase -> seconds. "graph" waits for the card's memory only, "eager" for Python too
 
     item: bytes of a number in the compute type. chosen: the settings of plan.choose. host_s: seconds of Python a layer
@@ -94,9 +94,8 @@ def time_plan(work: Workload, item: int, chosen: dict, cards: int, gib: float) -
     lines = [f"Time, estimated: cards reach {Card.reached:.0%} of their peaks, responses have {mean} tokens on average."
              " Generation is bound by memory (graph) or by Python (eager), "
              f"{1000 * layers * host_s:.0f} ms a token here."]
-    for name, card in CARDS.items():
-        if card.gib < gib:
-            continue
+    known = {name: card for name, card in CARDS.items() if card.gib >= gib}
+    for name, card in known.items():
         seconds = step_seconds(work, item, chosen, card, cards, host_s, lengths)
         totals = low_and_high(seconds)
         days = span([work.steps * x / 86400 for x in totals], 1)
@@ -104,7 +103,7 @@ def time_plan(work: Workload, item: int, chosen: dict, cards: int, gib: float) -
             lines.append(f"{'seconds':<12}" + "".join(f"{phase:>12}" for phase in [*seconds, "step", "days"]))
         cells = [*(f"{x:.0f}" for x in seconds.values()), span(totals), days]
         lines.append(f"{name:<12}" + "".join(f"{cell:>12}" for cell in cells))
-    return "\n".join(lines)
+    return "\n".join(lines if known else [f"No time: none of {', '.join(CARDS)} has {gib:g} GiB."])
 
 
 @torch.no_grad()

@@ -38,14 +38,15 @@ class Folder:
         """
         for flag in digests:
             require(len(set(gather_list([digests[flag]], world))) == 1,
-                    f"{flag} names different things on the machines of the run; give all of them the same.")
+                    f"{flag} has different content on the machines of the run; copy the same files to all of them.")
         if self.old_digests is not None:
             for flag in [*digests, *self.old_digests]:
                 require(digests.get(flag) == self.old_digests.get(flag),
                         f"--resume: {flag} differs from the one that the run in {self.path} began with; "
                         "restore it, or start a new run in another --out.")
             require([*digests] == [*self.old_digests],
-                    "--resume: name the same things in the same order as when the run began.")
+                    f"--resume: the run began with {', '.join(self.old_digests)} in this order, not "
+                    f"{', '.join(digests)}; give them in the old order.")
         with raise_on_all_ranks(world):
             claimed = not world.is_main or self.claim()
             require(claimed, TAKEN.format(self.path))

@@ -51,7 +51,7 @@ def generate_responses(actor: Actor, tokenizer, prompts: list[list[int]], sampli
     exact = exact if sampling.temperature else dict(do_sample=False)
     settings = GenerationConfig(max_new_tokens=sampling.max_new_tokens, **exact)
     local = prompts[own_slice(len(prompts), world)]
-    texts = list(local)  # after an OOM: the prompt and the tokens so far
+    sequences = list(local)  # after an OOM: the prompt and the tokens so far
     queue = sorted(range(len(local)), key=lambda i: -len(local[i]))  # indices; the longest prompts first
     batch, capacity, refills = InFlight([]), sampling.batch, can_refill(actor)
     torch.manual_seed(stream_seed(seed, "sampling", world.rank))
@@ -66,11 +66,22 @@ def generate_responses(actor: Actor, tokenizer, prompts: list[list[int]], sampli
         while batch.rows or queue:
             admitted = queue[: capacity - len(batch.rows)]
             if not refills:  # only prompts of equal length share a batch, and only from its start
-                same = takewhile(lambda i: len(texts[i]) == len(texts[admitted[0]]), admitted)
+                same = takewhile(lambda i: len(sequences[i]) == len(sequences[admitted[0]]), admitted)
                 admitted = [] if batch.rows else list(same)
-            if admitted:
-                queue = queue[len(admitted) :]
-                batch.add(prefill(actor, admitted, [texts[i] for i in admitted], world.device))
+            try:
+                if admitted:
+                    batch.add(prefill(actor, admitted, [sequences[i] for i in admitted], world.device, refills))
+            except torch.OutOfMemoryError:
+                capacity = (len(batch.rows) + len(admitted)) // 2
+                if not capacity:
+                    raise
+                for i, ids, mask in zip(batch.rows, batch.ids.cpu(), batch.mask.cpu()) if batch.rows else ():
+                    sequences[i] = ids[mask.bool()].tolist()
+                queue, batch = batch.rows + queue, InFlight([])
+                if decoder:
+                    decoder.clear()
+                continue
+            queue = queue[len(admitted) :]
             width = batch.ids.shape[1]
             start_B = width - batch.mask.sum(1).cpu() + torch.tensor([len(local[i]) for i in batch.rows])
             stops = Stops(sampling, tokenizer, start_B, batch.ids.cpu() if decoder else batch.ids)
@@ -97,7 +108,7 @@ def generate_responses(actor: Actor, tokenizer, prompts: list[list[int]], sampli
             if broken_off:
                 for b in unfinished.tolist():
                     i = batch.rows[b]
-                    texts[i] = ids[b, stops.starts[b] - len(local[i]) :].tolist()
+                    sequences[i] = ids[b, stops.starts[b] - len(local[i]) :].tolist()
                 queue, batch = [batch.rows[b] for b in unfinished.tolist()] + queue, InFlight([])
                 if decoder:
                     decoder.clear()
@@ -115,7 +126,7 @@ def can_refill(actor: Actor) -> bool:
 class Stops(StoppingCriteria):
     """Ends each response at a stop token or stop string and records its length: length_B is 0 until then.
 
-    This record tells later which responses were truncated, not widths or padding (AReaL#1637, TRL#5303). The call of
+    Truncation is read from this record, because widths and padding mislead (AReaL#1637, TRL#5303). The call of
     `generate` ends when an eighth of the rows have finished.
     """
 
@@ -197,12 +208,13 @@ class InFlight:
             self.rows, self.ids, self.mask, self.cache = new.rows, new.ids, new.mask, new.cache
             return
         width = max(int(x.mask.sum(1).max()) for x in (self, new))
+        for layer, other in zip(self.cache.layers, new.cache.layers):
+            layer.join(other, width - 1)
+        # after the layers: if one of them runs out of memory, rows, ids and mask are still those of before
         self.rows = self.rows + new.rows
         self.ids, self.mask = (
             torch.cat([F.pad(x, (width - x.shape[1], 0)) for x in pair])  # negative padding cuts
             for pair in ((self.ids, new.ids), (self.mask, new.mask)))
-        for layer, other in zip(self.cache.layers, new.cache.layers):
-            layer.join(other, width - 1)
 
     def keep(self, kept: torch.Tensor) -> None:
         """Keep these rows only, and extend the mask over the new tokens."""
@@ -212,18 +224,17 @@ class InFlight:
         self.ids, self.mask = self.ids[kept], F.pad(self.mask[kept], (0, new_tokens), value=1)
 
 
-def prefill(actor: Actor, rows: list[int], texts: list[list[int]], device: torch.device) -> InFlight:
-    """Compute the KV cache of texts; equal texts pass through the model once."""
-    unique = {text: u for u, text in enumerate(dict.fromkeys(map(tuple, texts)))}
+def prefill(actor: Actor, rows: list[int], sequences: list[list[int]], device: torch.device, refills: bool) -> InFlight:
+    """Compute the KV cache of the sequences; equal sequences pass through the model once."""
+    unique = {tokens: u for u, tokens in enumerate(dict.fromkeys(map(tuple, sequences)))}
     width = max(2, *map(len, unique))  # at least one column before the last
-    ids = torch.tensor([[0] * (width - len(text)) + list(text) for text in unique], device=device)
-    mask = torch.tensor([[0] * (width - len(text)) + [1] * len(text) for text in unique], device=device)
+    ids = torch.tensor([[0] * (width - len(tokens)) + list(tokens) for tokens in unique], device=device)
+    mask = torch.tensor([[0] * (width - len(tokens)) + [1] * len(tokens) for tokens in unique], device=device)
     # generate always draws a token; this one is dropped
     settings = GenerationConfig(do_sample=False, max_new_tokens=1)
-    refills = can_refill(actor)
     cache = Cache(layer_class_to_replicate=RoomyLayer) if refills else DynamicCache(config=actor.lm.config)
     inputs = dict(inputs=ids[:, :-1], attention_mask=mask[:, :-1])
     actor.generate(**inputs, past_key_values=cache, generation_config=settings)
-    copies = torch.tensor([unique[tuple(text)] for text in texts], device=device)
+    copies = torch.tensor([unique[tuple(tokens)] for tokens in sequences], device=device)
     cache.reorder_cache(copies)
     return InFlight(rows, ids[copies], mask[copies], cache)

@@ -96,11 +96,11 @@ def bare_copy(lm: nn.Module) -> nn.Module:
         bare = type(lm)(config).eval()
     if config._attn_implementation == "sdpa":
         config._attn_implementation = "packed"
-    # A bare copy stays as it is, so that nothing in it need be looked at before every token; that takes 40 % of the
-    # time. Compiled code hangs on a function's code, so each bare copy has its own.
+    # Skip torch.compile's guards on modules: a bare copy never changes, and the guards take 40 % of the time.
+    # torch.compile caches by code object, so each bare copy gets its own.
     own = types.FunctionType(next_logits.__code__.replace(), globals())
     options = dict(guard_filter_fn=torch.compiler.skip_guard_on_all_nn_modules_unsafe,
-                   assert_indirect_indexing=False)  # torch 2.11 places these checks before what they check
+                   assert_indirect_indexing=False)  # torch 2.11 runs these checks before it computes their inputs
     bare.next_logits = torch.compile(own, fullgraph=True, dynamic=True, options=options)
     return bare
 
@@ -148,7 +148,7 @@ class GraphDecoder:
             mine._parameters.update(theirs._parameters)  # inside whole_weights: plain tensors
             mine._buffers.update(theirs._buffers)
         self.lm, self.temperature, self.device = bare, temperature, lm.device
-        self.columns = round_up(longest) + LOOK
+        self.columns = -(-longest // LOOK) * LOOK + LOOK
         self.clear()
 
     def clear(self) -> None:
@@ -206,7 +206,7 @@ class GraphDecoder:
             self.graphs[n_B, n_C] = self.capture(n_B, n_C)
         logits_BV = self.graphs[n_B, n_C]().float()
         if self.temperature:
-            # as torch.multinomial, which looks at its input on the CPU
+            # torch.multinomial's method, without its check of the input, which waits for the GPU
             p_BV = torch.softmax(logits_BV / self.temperature, dim=-1)
             logits_BV = p_BV / torch.empty_like(p_BV).exponential_()
         ids_B1 = logits_BV.argmax(dim=-1, keepdim=True)
@@ -222,10 +222,11 @@ class GraphDecoder:
         cache.layers = [copy.copy(layer) for layer in self.cache.layers]
         for layer in cache.layers:
             layer.keys, layer.values = (x[:n_B, :, :n_C].data for x in layer.buffers)
-        # .data: code that is compiled for a view depends on the sizes behind it
+        # .data makes a tensor that is no view: code compiled for a view depends on the sizes of its base
         small = self.ids_B1[:n_B].data, self.mask_BC[:n_B, :n_C].data, self.position_B1[:n_B].data
         run = lambda: self.lm.next_logits(self.lm, *small, cache)
-        # Compile and warm up; the next run writes the same keys again. Two sizes that are equal at first are two sizes.
+        # Compile and warm up; the next run writes the same keys again. use_duck_shape=False keeps sizes apart that are
+        # equal by chance.
         with symbols.patch(use_duck_shape=False):
             run()
         if self.device.type != "cuda":

@@ -16,21 +16,21 @@ HEAD_CHUNK = 256  # logits of this many tokens exist at once: 256 × 152k × 4 b
 
 
 @dataclass(frozen=True)
-class LogitsShape:
-    """How logits z follow from h Wᵀ: scaled, capped by cap · tanh(z / cap), divided by the temperature."""
+class LogitsTransform:
+    """Map h Wᵀ to the logits z: scale, cap by cap · tanh(z / cap), divide by the temperature."""
 
     temperature: float = 1.0
     scale: float = 1.0  # Cohere, Granite
     cap: float | None = None  # Gemma 2
 
 
-def score(hidden_NH, weight_VH, targets_N, shape: LogitsShape, with_slope: bool = False) -> torch.Tensor:
+def score(hidden_NH, weight_VH, targets_N, transform: LogitsTransform, with_slope: bool = False) -> torch.Tensor:
     """-> log π(target | state), the entropy of π(· | state) in nats and, with_slope, ‖∂ log π(target | state)/∂z‖;
     [2 or 3, N] fp32, without gradient. With p = softmax(z) the norm is √((1 − p_y)² + Σ_{i≠y} p_i²)."""
     scores_KN = hidden_NH.new_empty(2 + with_slope, len(hidden_NH), dtype=torch.float32)
     with torch.no_grad():
         for part in chunks(len(hidden_NH)):
-            logp_CV = torch.log_softmax(logits(hidden_NH[part], weight_VH, shape), dim=-1)
+            logp_CV = torch.log_softmax(logits(hidden_NH[part], weight_VH, transform), dim=-1)
             p_CV = logp_CV.exp()
             scores_KN[0, part] = logp_CV.gather(1, targets_N[part, None]).squeeze(1)
             scores_KN[1, part] = entropy(logp_CV, p_CV)
@@ -41,7 +41,7 @@ def score(hidden_NH, weight_VH, targets_N, shape: LogitsShape, with_slope: bool 
     return scores_KN
 
 
-def loss(hidden_NH: torch.Tensor, weight_VH: torch.Tensor, targets_N: torch.Tensor, shape: LogitsShape,
+def loss(hidden_NH: torch.Tensor, weight_VH: torch.Tensor, targets_N: torch.Tensor, transform: LogitsTransform,
          token_loss: Callable, with_entropy: bool, weights_N: torch.Tensor, data: NamedTuple,
          ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """-> Σ weight · loss over the tokens, differentiable in hidden_NH and weight_VH; sums to log.
@@ -56,9 +56,9 @@ def loss(hidden_NH: torch.Tensor, weight_VH: torch.Tensor, targets_N: torch.Tens
     with torch.no_grad():
         for part in chunks(len(hidden_NH)):
             target_C1 = targets_N[part, None]
-            z_CV = logits(hidden_NH[part], weight_VH, shape)
+            z_CV = logits(hidden_NH[part], weight_VH, transform)
             logp_CV = torch.log_softmax(z_CV, dim=-1)
-            slope_CV = cap_slope(z_CV, shape)
+            cap_derivative_CV = cap_derivative(z_CV, transform)
             del z_CV
             logp_C = logp_CV.gather(1, target_C1).squeeze(1)
             p_CV = logp_CV.exp() if with_entropy else logp_CV.exp_()
@@ -69,7 +69,7 @@ def loss(hidden_NH: torch.Tensor, weight_VH: torch.Tensor, targets_N: torch.Tens
                 loss_C, logged_C = token_loss(*inputs, data._make(x_N[part] for x_N in data))
                 chunk_loss = (weights_N[part] * loss_C).sum()
                 by_logp_C, by_entropy_C = torch.autograd.grad(
-                    chunk_loss / (shape.temperature / shape.scale), inputs, allow_unused=True)
+                    chunk_loss / (transform.temperature / transform.scale), inputs, allow_unused=True)
             total += chunk_loss.detach()
             for name, x_C in logged_C.items():
                 logged[name] = logged.get(name, 0) + (weights_N[part] * x_C).sum().double()
@@ -81,13 +81,13 @@ def loss(hidden_NH: torch.Tensor, weight_VH: torch.Tensor, targets_N: torch.Tens
                 logp_CV.add_(entropy_C[:, None]).mul_(-by_entropy_C[:, None]).sub_(by_logp_C[:, None])
                 grad_CV = p_CV.mul_(logp_CV)
             grad_CV.scatter_add_(1, target_C1, by_logp_C[:, None])
-            grad_CV = (grad_CV if slope_CV is None else grad_CV.mul_(slope_CV)).to(hidden_NH.dtype)
+            grad_CV = (grad_CV if cap_derivative_CV is None else grad_CV.mul_(cap_derivative_CV)).to(hidden_NH.dtype)
             grad_hidden_NH[part] = grad_CV @ weight_VH
             if grad_CV.dtype == torch.float32:
                 grad_weight_VH.addmm_(grad_CV.T, hidden_NH[part])  # without a second [V, H] array
             else:
                 grad_weight_VH += grad_CV.T @ hidden_NH[part]
-            del logp_CV, p_CV, grad_CV, slope_CV  # before the next chunk
+            del logp_CV, p_CV, grad_CV, cap_derivative_CV  # before the next chunk
     grad_weight_VH = grad_weight_VH.to(weight_VH.dtype)
     return KnownGradient.apply(hidden_NH, weight_VH, total, grad_hidden_NH, grad_weight_VH), logged
 
@@ -110,17 +110,17 @@ def chunks(n: int) -> Iterator[slice]:
     return (slice(i, i + HEAD_CHUNK) for i in range(0, n, HEAD_CHUNK))
 
 
-def logits(hidden_CH: torch.Tensor, weight_VH: torch.Tensor, shape: LogitsShape) -> torch.Tensor:
+def logits(hidden_CH: torch.Tensor, weight_VH: torch.Tensor, transform: LogitsTransform) -> torch.Tensor:
     """-> z of every token of the vocabulary at the sampling temperature; [C, V] fp32"""
     z_CV = (hidden_CH @ weight_VH.T).float()
-    if shape.cap is None:
-        return z_CV.div_(shape.temperature / shape.scale)
-    return z_CV.mul_(shape.scale / shape.cap).tanh_().mul_(shape.cap / shape.temperature)
+    if transform.cap is None:
+        return z_CV.div_(transform.temperature / transform.scale)
+    return z_CV.mul_(transform.scale / transform.cap).tanh_().mul_(transform.cap / transform.temperature)
 
 
-def cap_slope(z_CV: torch.Tensor, shape: LogitsShape) -> torch.Tensor | None:
+def cap_derivative(z_CV: torch.Tensor, transform: LogitsTransform) -> torch.Tensor | None:
     """-> ∂(cap · tanh(x / cap))/∂x = 1 − tanh²; None without a cap"""
-    return None if shape.cap is None else 1 - (z_CV * (shape.temperature / shape.cap)).square()
+    return None if transform.cap is None else 1 - (z_CV * (transform.temperature / transform.cap)).square()
 
 
 def entropy(logp_CV: torch.Tensor, p_CV: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What a run writes at each step: metrics.jsonl, rollouts.jsonl, inside/, wandb and one printed line."""
+"""The logs of a run: metrics.jsonl, rollouts.jsonl, inside/, wandb and one printed line for each step."""
 
 import math
 import os
@@ -47,7 +47,7 @@ def mend_log(path: Path, done: int) -> None:
 
 
 class Log:
-    """Only rank 0 writes. eval_key: the metric's name of the held-out accuracy, or None. wandb: its run, or None."""
+    """Only rank 0 writes. eval_key: the metric name of the held-out accuracy, or None, or None. wandb: its run, or None."""
 
     def __init__(self, folder: Path, done: int, last_step: int, eval_key: str | None, wandb, world: World):
         self.folder, self.last_step, self.eval_key, self.world = folder, last_step, eval_key, world

@@ -1,4 +1,4 @@
-"""What is measured in a step: of the batch, of the critics, and by the clock.
+"""The metrics of a step: batch, critics, seconds and memory.
 
 All statistics are over the response tokens of all ranks. A quantity that does not exist (for instance the mean value
 of wrong responses when all are right) is NaN here, and the log leaves it out.
@@ -87,7 +87,7 @@ def value_metrics(values_MBT, unseen_BT, std_BT, returns_BT, rollout: Rollout, s
 
     returns_BT: Monte-Carlo returns; bootstrapped targets contain the values and would inflate explained variance.
     unseen_BT: each response's mean value over the critics not fitted on it, or None. Metrics named *_heldout use only
-    responses that the critic was not fitted on.
+    responses that the critic was not fitted on, of the step's rollout and not of --eval-data.
     """
     mask_BT = rollout.mask_BT
     right_BT = mask_BT & (rollout.rewards_B > 0)[:, None]

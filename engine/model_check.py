@@ -1,4 +1,4 @@
-"""What is tried on a model before a run: can it read the run's tokens, and does it compute what we suppose?
+"""Checks of a model before a run: vocabulary, context, hidden states, generation.
 
 The checks use the real weights, sharding and dtype. Our generation must match `generate`, scores must match the
 logits that were sampled from, and hidden states must not depend on the other rows of a batch.
@@ -86,7 +86,7 @@ def check_generation(actor: Actor, tokenizer, prompts: list, max_new_tokens: int
             with whole_weights(actor):
                 out = actor.generate(inputs=ids, attention_mask=torch.ones_like(ids),
                                      generation_config=GenerationConfig(**settings))
-            logp_NV = torch.log_softmax(torch.cat(out.logits).float() / actor.shape.temperature, dim=-1)
+            logp_NV = torch.log_softmax(torch.cat(out.logits).float() / actor.transform.temperature, dim=-1)
             drawn = out.sequences[0, len(tokens) :].tolist(), logp_NV.amax(1).cpu()
             response, logp_N = gather_list([drawn], world)[0]
             plain.append(response)

@@ -18,12 +18,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
-from transformers.utils import logging
+from transformers.utils import cached_file, logging
 
 from engine import head
 from engine.distributed import World, gather_list, raise_on_all_ranks
 from engine.errors import require, user_error
-from engine.head import LogitsShape
+from engine.head import LogitsTransform
 from engine.sharding import enable_checkpointing, full_state, shard_model
 
 logging.disable_progress_bar()  # a bar for each file of weights would bury the run's own lines
@@ -37,9 +37,9 @@ Loss = tuple[torch.Tensor, dict[str, torch.Tensor]]  # a differentiable sum; sum
 class Actor(nn.Module):
     """A causal language model as a policy: every log-probability is taken at the sampling temperature."""
 
-    def __init__(self, lm: nn.Module, shape: LogitsShape = LogitsShape()):
+    def __init__(self, lm: nn.Module, transform: LogitsTransform = LogitsTransform()):
         super().__init__()
-        self.lm, self.shape = lm, shape
+        self.lm, self.transform = lm, transform
         # generate() takes every sampling setting that is not passed to it from here (TRL#3029)
         self.saved_generation_config = copy.deepcopy(lm.generation_config)
         lm.generation_config = GenerationConfig()
@@ -47,11 +47,11 @@ class Actor(nn.Module):
     def score(self, inputs: Inputs, with_slope: bool = False) -> torch.Tensor:
         """-> log π(o_t | s_t), the entropy of π(· | s_t) in nats and, with_slope, ‖∂ log π(o_t | s_t)/∂logits‖; [2 or
         3, N] fp32, without gradient."""
-        return head.score(*self.states(inputs), self.shape, with_slope)
+        return head.score(*self.states(inputs), self.transform, with_slope)
 
     def loss(self, inputs: Inputs, weights_N, data, token_loss: Callable, with_entropy: bool) -> Loss:
         """-> Σ weight · token_loss(log-probabilities, entropies, data), and the same sums of what it logs."""
-        return head.loss(*self.states(inputs), self.shape, token_loss, with_entropy, weights_N, data)
+        return head.loss(*self.states(inputs), self.transform, token_loss, with_entropy, weights_N, data)
 
     def states(self, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """-> hidden states of s_t [N, H], output embedding [V, H], ids of o_t [N]"""
@@ -69,7 +69,8 @@ class Actor(nn.Module):
 class MiniCritic(nn.Module):
     """A pretrained backbone and an fp32 linear head, which is zero unless a checkpoint brings one.
 
-    Equal critics differ only by their shards and the order of these. Values never see the temperature (slime#1928).
+    Critics of equal weights differ only by their shards and their minibatches. Values never see the temperature
+    (slime#1928).
     """
 
     def __init__(self, backbone: nn.Module):
@@ -79,10 +80,6 @@ class MiniCritic(nn.Module):
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
 
-    def score(self, inputs: Inputs) -> torch.Tensor:
-        """-> V(s_t) of every response token, [N] fp32: of the state *before* the token (verl#1960)."""
-        return self.values(inputs)
-
     def loss(self, inputs: Inputs, weights_N, data, token_loss: Callable) -> Loss:
         """-> Σ weight · token_loss(values, data), and the same sums of what it logs."""
         loss_N, logged_N = token_loss(self.values(inputs), data)
@@ -90,8 +87,10 @@ class MiniCritic(nn.Module):
         return (weights_N * loss_N).sum(), logged
 
     def values(self, inputs: Inputs) -> torch.Tensor:
-        """Compute values. score() has FSDP hooks and must not be called inside loss()."""
+        """-> V(s_t) of every response token, [N] fp32: of the state *before* the token (verl#1960)."""
         return self.value_head(response_states(self.backbone, inputs)[0].float()).squeeze(-1)
+
+    score = values  # FSDP adds hooks to score, which must not be called inside loss
 
     def hidden(self, inputs: Inputs) -> torch.Tensor:
         return response_states(self.backbone, inputs)[0]
@@ -120,7 +119,7 @@ def load_actor(name: str, world: World, dtype: torch.dtype, temperature: float =
     with raise_on_all_ranks(world):
         found = (lm.generation_config, *read_head(lm, name)) if world.is_main else None
     lm.generation_config, scale, cap = gather_list([found], world)[0]
-    actor = Actor(lm, LogitsShape(temperature, scale, cap))
+    actor = Actor(lm, LogitsTransform(temperature, scale, cap))
     return prepare(actor, decoder(lm), name, world, dtype, gradient_checkpointing, offload)
 
 
@@ -128,9 +127,11 @@ def load_critic(name: str, world: World, dtype: torch.dtype, gradient_checkpoint
                 offload: str = "none") -> MiniCritic:
     """Load a critic from a pretrained language model, or from save_critic's files with the trained head."""
     critic = MiniCritic(load_pretrained(AutoModel, name, "--critics", world))
-    if (Path(name) / HEAD_FILE).exists():
+    head_file = cached_file(name, HEAD_FILE, _raise_exceptions_for_missing_entries=False,
+                            _raise_exceptions_for_connection_errors=False)
+    if head_file:
         with user_error(f"--critics {name}: {HEAD_FILE} does not fit the model", RuntimeError, SafetensorError):
-            critic.value_head.load_state_dict(load_file(Path(name) / HEAD_FILE))
+            critic.value_head.load_state_dict(load_file(head_file))
     return prepare(critic, critic.backbone, name, world, dtype, gradient_checkpointing, offload)
 
 
@@ -200,7 +201,7 @@ def read_weights(auto_class, name: str, flag: str, config) -> nn.Module:
     kwargs = dict(config=config, dtype=torch.float32, output_loading_info=True, key_mapping=renamed)
     with user_error(f"{flag} {name}: its weights could not be loaded", RuntimeError, SafetensorError):
         model, info = auto_class.from_pretrained(name, use_safetensors=True, trust_remote_code=False, **kwargs)
-    vars(model).pop("_weight_conversions", None)  # it is saved as the text model that it is
+    vars(model).pop("_weight_conversions", None)  # else save_pretrained would write the multimodal checkpoint's names
     missing = sorted(info["missing_keys"])
     require(not missing, f"{flag} {name}: {len(missing)} weights are missing, for instance {missing[:1]}; they "
                          "would start at random. Name a complete checkpoint.")
@@ -209,7 +210,7 @@ def read_weights(auto_class, name: str, flag: str, config) -> nn.Module:
 
 @torch.no_grad()
 def read_head(lm: nn.Module, name: str) -> tuple[float, float | None]:
-    """Return scale and cap of the logits, see LogitsShape; raise for other logits, such as those with a bias.
+    """Return scale and cap of the logits, see LogitsTransform; raise for other logits, such as those with a bias.
 
     The scale is fitted, because configurations multiply or divide by it under a dozen names.
     """

@@ -20,8 +20,8 @@ from engine.sharding import OFFLOAD, compute_dtype
 
 PARTS = ("weights", "moments", "gradients", "gathered", "activations", "head", "KV")
 USABLE = 0.95  # of a GPU's free memory; the rest is for fragmentation, kernels' workspaces, NCCL
-FEW = 16  # auto prefers to offload before fewer responses than this are in flight
-PROMPT = 1024  # tokens of the longest prompt that --plan assumes
+MIN_BATCH = 16  # auto offloads rather than hold fewer responses in flight; also auto's batch on a CPU
+LONGEST_PROMPT = 1024  # tokens of the longest prompt that --plan assumes
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def choose(work: Workload, item: int, processes: int, copy_sizes: list[int], fre
         flags = f" --offload {offload}" if work.critics is not None else ""
         flags += f" --ranks-per-copy {ranks}" if len(copy_sizes) > 1 else ""
         needed.append(f"{gib(max(totals.values()))} GiB" + (flags and f" with{flags}"))
-        fits, enough = max(totals.values()) <= usable, work.generate_batch != "auto" or batch >= min(FEW, n_local)
+        fits, enough = max(totals.values()) <= usable, work.generate_batch != "auto" or batch >= min(MIN_BATCH, n_local)
         if fits and (enough or not auto or offload != "none"):
             break
     text = (f"{gib(usable)} GiB of each GPU are usable, {' or '.join(map(str, copy_sizes))} GPUs shard a copy, "
@@ -189,13 +189,13 @@ def gib(n: float) -> str:
 
 
 def settle(work: Workload, dtype: str, ranks_per_copy: int | None, world: World) -> tuple[dict, World]:
-    """-> offload and generate_batch as chosen, and the ranks as they shard the models. Collective.
+    """Choose --offload, --generate-batch and how ranks shard the models. -> settings, world. Collective.
 
     On a GPU the plan is printed.
     """
     if world.device.type == "cpu":
         offload = "none" if work.offload == "auto" else work.offload
-        batch = FEW if work.generate_batch == "auto" else work.generate_batch
+        batch = MIN_BATCH if work.generate_batch == "auto" else work.generate_batch
         return dict(offload=offload, generate_batch=batch), world
     copy_sizes = [world.mesh.shape[-1]]
     if ranks_per_copy is None and copy_sizes[0] < world.size:

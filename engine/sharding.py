@@ -70,7 +70,7 @@ def shard_model(model: nn.Module, blocks: nn.ModuleList, world: World, dtype: to
 
 @contextmanager
 def whole_weights(model: nn.Module) -> Iterator[None]:
-    """Gather all weights for the block: once a rollout instead of once a token (TRL#1483).
+    """Gather all weights inside the with statement: once a rollout instead of once a token (TRL#1483).
 
     Ranks that finish generation at different times then do not wait for each other (accelerate#3425).
     """
@@ -88,7 +88,7 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def offloaded(optimizers: list[torch.optim.Optimizer], offload: str) -> Iterator[None]:
-    """Move optimizer state to the CPU for the block and free its GPU memory, with --offload moments."""
+    """With --offload moments, move the optimizer state to the CPU inside the with statement. It frees GPU memory."""
     states = [state for o in optimizers if offload == "moments" for state in o.state.values()]
     tensors = [x for state in states for x in state.values() if x.dim()]
     storages = [(x.to_local() if isinstance(x, DTensor) else x).untyped_storage() for x in tensors]

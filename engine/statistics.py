@@ -20,9 +20,9 @@ def interval(scores_P: np.ndarray) -> Interval | None:
     """Return the 95 % interval of the mean of scores in [0, 1]; None for a single problem.
 
     Wilson's interval with continuity correction (Newcombe 1998, method 4) at an effective sample size: the number of
-    independent responses with the scatter of the problems' scores, at least P. Few problems that are neither all
-    right nor all wrong say little about the scatter. So it is shrunk towards its upper bound, p(1 − p), as if by one
-    more problem.
+    independent responses with the scatter of the problems' scores, at least P. The scatter is uncertain if few
+    problems have both right and wrong responses. So it is shrunk towards its upper bound, p(1 − p), as if by one more
+    problem.
     """
     n_problems = len(scores_P)
     if n_problems < 2:

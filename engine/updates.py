@@ -36,13 +36,13 @@ class UpdateConfig:
 
 
 def update_model(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Callable, rollout: Rollout,
-                 rows: list[int], data: NamedTuple, counts_BT: torch.Tensor, config: UpdateConfig, stream: tuple,
+                 rows: list[int], data: NamedTuple, in_loss_BT: torch.Tensor, config: UpdateConfig, stream: tuple,
                  world: World, scale_B: torch.Tensor | None = None) -> list[dict[str, float]]:
-    """Minimise the weighted mean of a per-token loss over the responses `rows`. -> what to log of each update
+    """Minimise the weighted mean of a per-token loss over the responses `rows`. -> metrics of each update
 
     loss: (inputs, weights_N, data_N) -> Σ weight · token loss of a micro-batch, and sums to log.
     data: [B, T] arrays; a micro-batch gets its [N] entries.
-    counts_BT: 1 for each token of the loss, else 0; token_weights scales them to sum 1 a minibatch.
+    in_loss_BT: true on the tokens of the loss; token_weights scales it to sum 1 a minibatch.
     scale_B: a further factor of each response's loss.
     stream: name and counters of the random stream that orders a pass.
 
@@ -54,7 +54,7 @@ def update_model(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Calla
     for epoch in range(config.epochs):
         for minibatch in minibatches(rows, n_minibatches, generator(config.seed, *stream, epoch)):
             weights_BT = torch.zeros(rollout.mask_BT.shape)
-            weights_BT[minibatch] = token_weights(counts_BT[minibatch], config.loss_norm)
+            weights_BT[minibatch] = token_weights(in_loss_BT[minibatch], config.loss_norm)
             if scale_B is not None:
                 weights_BT *= scale_B[:, None]
             sums: dict[str, torch.Tensor] = {}
@@ -107,21 +107,19 @@ def score_responses(model: nn.Module, rollout: Rollout, token_budget: int, world
 
 
 # -- the parts of a pass -------------------------------------------------------------------------------------
-def token_weights(counts_BT: torch.Tensor, loss_norm: str) -> torch.Tensor:
+def token_weights(in_loss_BT: torch.Tensor, loss_norm: str) -> torch.Tensor:
     """Return each token's weight in the loss; the weights of all given responses sum to 1. -> [B, T]
 
     sequence: the mean over responses of (1/|o|) Σ_t; token: every token counts alike. Tokens that the masks take out
     of the loss still count in |o|.
     """
     if loss_norm == "sequence":
-        return counts_BT / (counts_BT.sum(1, keepdim=True).clamp(min=1) * len(counts_BT))
-    return counts_BT / counts_BT.sum()
+        return in_loss_BT / (in_loss_BT.sum(1, keepdim=True).clamp(min=1) * len(in_loss_BT))
+    return in_loss_BT / in_loss_BT.sum()
 
 
 def minibatches(rows: list[int], n: int, order: torch.Generator) -> list[list[int]]:
-    """Split the responses into n nearly equal random parts; a single part keeps its order."""
-    if n == 1:
-        return [rows]
+    """Split the responses into n nearly equal random parts."""
     shuffled = torch.tensor(rows)[torch.randperm(len(rows), generator=order)]
     return [part.tolist() for part in shuffled.tensor_split(n)]
 

@@ -38,9 +38,9 @@ def updates(flags: argparse.Namespace) -> None:
     rollout.old_logp_BT, rollout.old_entropy_BT = score_responses(actor, rollout, budget, world)
     saved: dict = {"logp": rollout.old_logp_BT.clone()}
     for step in range(1, 6):
-        shards_MB = shard(rollout.group_B, 2, "group", generator(0, "shards", step))
+        rollout.shards_MB = shard(rollout.group_B, 2, "group", generator(0, "shards", step))
         of_critics = [optimizers["critic0"], optimizers["critic1"]]
-        fit_critics(critics, of_critics, rollout, returns_MBT, shards_MB, config, step, world)
+        fit_critics(critics, of_critics, rollout, returns_MBT, config, step, world)
         values_BT = ensemble_values(critics, rollout, budget, world).mean(0)
         advantages_BT = asyppo.gae(rewards_BT, values_BT, mask_BT, gamma=1.0, lam=0.95)
         # masks from fixed numbers: rounding in σ may swap two neighbours, and a swap is a jump in the update

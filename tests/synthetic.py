@@ -1,6 +1,7 @@
 """Rollouts made up for tests, and short ways to what the method does with them."""
 
 import argparse
+from dataclasses import replace
 
 import torch
 from torch.distributed.tensor import DTensor
@@ -76,8 +77,8 @@ def fit(critics: list, rollout: Rollout, shards_MB, world, returns_BT=None, stat
     """
     returns_BT = response_rewards(rollout) if returns_BT is None else returns_BT
     optimizers = [adamw(critic, 1e-2) for critic in critics]
-    metrics = fit_critics(critics, optimizers, rollout, returns_BT.expand(len(critics), -1, -1), shards_MB,
-                          critic_config(**changes), 1, world, states, norm)
+    metrics = fit_critics(critics, optimizers, replace(rollout, shards_MB=shards_MB),
+                          returns_BT.expand(len(critics), -1, -1), critic_config(**changes), 1, world, states, norm)
     return metrics, optimizers
 
 

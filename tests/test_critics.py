@@ -10,7 +10,7 @@ from transformers import AutoModel
 
 import asyppo
 import train
-from critics import adaptive_fraction, ensemble_values, gated, inverse_group_std, shard, state_counts, targets
+from critics import adaptive_fraction, ensemble_values, gated, inverse_group_std, shard, selected_states, targets
 from critics import unseen_values
 from engine.log import Log
 from engine.metrics import Timer, correlation_metrics, explained_variance, share_within, value_metrics
@@ -183,10 +183,10 @@ def test_the_states_at_fractions_of_a_response_worked_by_hand():
         (0.0, 0.5, 1.0): [{0}, {0, 1}, {0, 1, 2}, {0, 2, 3}, {0, 5, 9}],
     }
     for fractions, states in expected.items():
-        counts_BT = state_counts(mask_BT, list(fractions))
+        selected_BT = selected_states(mask_BT, list(fractions))
         # once each, also where two fractions of a short response meet
-        assert set(counts_BT.unique().tolist()) <= {0.0, 1.0}
-        assert [set(torch.nonzero(row).flatten().tolist()) for row in counts_BT] == states
+        assert set(selected_BT.unique().tolist()) <= {0.0, 1.0}
+        assert [set(torch.nonzero(row).flatten().tolist()) for row in selected_BT] == states
 
 
 @pytest.mark.parametrize("minibatch", [None, 4])

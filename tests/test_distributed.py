@@ -129,7 +129,7 @@ def test_a_mistake_that_rank_0_alone_can_find_is_raised_on_all_ranks(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("what, sentence", [
     ("folder", "--out run is not the same folder on every machine"),
-    ("data", "--data names different things")])
+    ("data", "--data has different content")])
 def test_machines_that_do_not_share_what_they_must_are_told(what, sentence, tmp_path):
     for rank in "01":
         (tmp_path / rank).mkdir()

@@ -11,6 +11,7 @@ from torch._dynamo.utils import counters
 from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM, MistralConfig
 from transformers import MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
+from engine import generation
 from engine.generation import RoomyLayer
 from engine.graph_decode import FixedLayer
 from engine.models import load_actor
@@ -255,7 +256,27 @@ def test_after_an_out_of_memory_error_responses_continue_from_their_tokens_in_sm
     assert max(widths) >= max(map(len, prompts)), "a prefill held tokens of a response"
 
 
-# -- --decode graph ------------------------------------------------------------------------------------------
+@only_eager
+@pytest.mark.parametrize("name", ["prefill", "join"])
+def test_an_out_of_memory_error_while_prompts_are_admitted_changes_no_response(draw, monkeypatch, name):
+    prompts = [torch.randint(14, 64, (n,)).tolist() for n in (3, 9, 5, 2, 7, 4, 6, 8) * 3]
+    greedy = dict(temperature=0, max_new_tokens=30, stop_ids=STOPS, batch=6)
+    expected = draw(prompts, **greedy)
+    owner = generation if name == "prefill" else RoomyLayer
+    real, calls = getattr(owner, name), []
+
+    def admit(*args):
+        calls.append(name)
+        if len(calls) in (2, 5):  # join: in the last layer of the first refill, and later in a first layer
+            raise torch.OutOfMemoryError("full")
+        return real(*args)
+
+    monkeypatch.setattr(owner, name, admit)
+    assert draw(prompts, **greedy) == expected
+    assert len(calls) >= 5
+
+
+# -- --decode graph ---------------------------------------------------------------------------------------
 @pytest.mark.slow
 @pytest.mark.parametrize("offload", ["none", "all"])  # all: FSDP2 gathers the weights to other addresses
 def test_code_is_compiled_once_for_all_sizes_and_rollouts(qwen, tokenizer, world, offload):

@@ -5,6 +5,7 @@ import json
 import shutil
 from typing import NamedTuple
 
+import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -14,7 +15,7 @@ import asyppo
 from critics import ValueData, ensemble_values
 from engine import generation, head
 from engine.errors import UserError
-from engine.head import LogitsShape
+from engine.head import LogitsTransform
 from engine.model_check import check_config, check_generation, check_states
 from engine.models import load_actor, load_critic, save_critic
 from engine.updates import score_responses
@@ -115,19 +116,26 @@ def test_the_inputs_of_a_loss_are_not_rounded_under_bf16_compute(load, qwen, wor
 
 
 def test_a_saved_critic_comes_back_with_its_head_and_a_wrong_head_is_refused(
-        new_critics, tokenizer, world, tmp_path):
+        new_critics, tokenizer, world, tmp_path, monkeypatch):
     (critic,) = new_critics(1)
     rollout = make_synthetic_rollout()
     fit([critic], rollout, torch.ones(1, 24, dtype=torch.bool), world, epochs=3)
-    save_critic(critic, tokenizer, tmp_path, world)
-    again = load_critic(str(tmp_path), world, torch.float32)
-    values, values_again = (ensemble_values([x], rollout, 4096, world) for x in (critic, again))
-    assert torch.equal(values, values_again) and (values != 0).any()
-    head = load_file(tmp_path / "value_head.safetensors")
+    uploaded = tmp_path / "models--user--critic"  # as in the hub's cache
+    folder = uploaded / "snapshots/1"
+    save_critic(critic, tokenizer, folder, world)
+    (uploaded / "refs").mkdir()
+    (uploaded / "refs/main").write_text("1")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    values = ensemble_values([critic], rollout, 4096, world)
+    assert (values != 0).any()
+    for name in (str(folder), "user/critic"):
+        again = load_critic(name, world, torch.float32)
+        assert torch.equal(ensemble_values([again], rollout, 4096, world), values)
+    head = load_file(folder / "value_head.safetensors")
     head["weight"] = head["weight"][:, :8].contiguous()
-    save_file(head, tmp_path / "value_head.safetensors")
+    save_file(head, folder / "value_head.safetensors")
     with pytest.raises(UserError, match="does not fit"):
-        load_critic(str(tmp_path), world, torch.float32)
+        load_critic(str(folder), world, torch.float32)
 
 
 def test_a_model_whose_weights_are_incomplete_is_refused(qwen, tmp_path, world):
@@ -197,12 +205,12 @@ def test_responses_that_differ_from_generate_or_are_scored_differently_are_refus
 
     actor = load_actor(qwen, world, torch.float32)
     check()
-    right, score = actor.shape, actor.score
+    right, score = actor.transform, actor.score
 
     def score_wrongly(inputs):
-        actor.shape = dataclasses.replace(right, scale=1.3)
+        actor.transform = dataclasses.replace(right, scale=1.3)
         scores_3N = score(inputs)
-        actor.shape = right
+        actor.transform = right
         return scores_3N
 
     with monkeypatch.context() as fault:
@@ -248,10 +256,10 @@ def random_states(n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("entropy_coef", [0.0, 0.3])
 @pytest.mark.parametrize("n, chunk, factor, shape", [
-    (1, 256, 1.0, LogitsShape()), (100, 7, 2.0, LogitsShape(0.7)), (100, 100, 0.0, LogitsShape(1.3)),
-    (100, 256, 0.5, LogitsShape(0.7)), (100, 256, 2.0, LogitsShape(0.7, scale=0.3)),
-    (100, 7, 2.0, LogitsShape(0.7, cap=5.0)),
-    (100, 256, 1.0, LogitsShape(1.0, scale=3.0, cap=30.0))], ids=str)
+    (1, 256, 1.0, LogitsTransform()), (100, 7, 2.0, LogitsTransform(0.7)), (100, 100, 0.0, LogitsTransform(1.3)),
+    (100, 256, 0.5, LogitsTransform(0.7)), (100, 256, 2.0, LogitsTransform(0.7, scale=0.3)),
+    (100, 7, 2.0, LogitsTransform(0.7, cap=5.0)),
+    (100, 256, 1.0, LogitsTransform(1.0, scale=3.0, cap=30.0))], ids=str)
 def test_the_head_equals_full_logits_in_values_and_gradients(
         monkeypatch, n, chunk, factor, shape, entropy_coef):
     monkeypatch.setattr(head, "HEAD_CHUNK", chunk)
@@ -302,7 +310,7 @@ def test_scoring_and_training_see_the_same_log_probabilities_to_the_last_bit():
         return logp + entropy, {}
 
     data = Curves(torch.zeros(600), torch.zeros(600))
-    shape = LogitsShape(0.7)
+    shape = LogitsTransform(0.7)
     head.loss(hidden.requires_grad_(), weight, targets, shape, token_loss, True, torch.ones(600), data)
     scored = head.score(hidden, weight, targets, shape)
     for in_training, in_scoring in zip(map(torch.cat, zip(*seen)), scored):
@@ -321,7 +329,7 @@ def test_the_slope_is_the_norm_of_the_log_probabilitys_gradient(monkeypatch, sca
     logits_NV.requires_grad_()
     logp_N = torch.log_softmax(logits_NV, -1).gather(1, targets_N[:, None])
     (grad_NV,) = torch.autograd.grad(logp_N.sum(), logits_NV)
-    slope_N = head.score(hidden_NH, weight_VH, targets_N, LogitsShape(temperature), with_slope=True)[2]
+    slope_N = head.score(hidden_NH, weight_VH, targets_N, LogitsTransform(temperature), with_slope=True)[2]
     assert torch.allclose(slope_N.double(), grad_NV.norm(dim=1), rtol=1e-3, atol=1e-12)
 
 
@@ -336,7 +344,7 @@ def test_gradients_of_many_chunks_in_bf16_are_as_good_as_one_chunks(monkeypatch)
         monkeypatch.setattr(head, "HEAD_CHUNK", chunk)
         h, w = (x.bfloat16().to(dtype).requires_grad_() for x in (hidden, weight))
         data = Curves(torch.zeros(2000), torch.zeros(2000))
-        loss, _ = head.loss(h, w, targets, LogitsShape(), token_loss, False, torch.ones(2000), data)
+        loss, _ = head.loss(h, w, targets, LogitsTransform(), token_loss, False, torch.ones(2000), data)
         loss.backward()
         return w.grad.float()
 

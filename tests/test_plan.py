@@ -80,10 +80,10 @@ def test_a_resumed_run_keeps_the_generate_batch_that_auto_chose(tmp_path, monkey
     around("SamplingConfig", after=lambda sampling: seen.append(sampling.batch) or sampling)
     flags = ["--out", tmp_path / "run", *FEW, "--generate-batch", "auto", "--max-new-tokens", 8]
     flags += ["--epochs", 1, "--critic-epochs", 1]
-    monkeypatch.setattr(plan, "FEW", 3)
+    monkeypatch.setattr(plan, "MIN_BATCH", 3)
     run("train.py", *flags, "--steps", 1)
     assert json.loads((tmp_path / "run/config.json").read_text())["settings"]["generate_batch"] == 3
-    monkeypatch.setattr(plan, "FEW", 5)
+    monkeypatch.setattr(plan, "MIN_BATCH", 5)
     run("train.py", *flags, "--steps", 2, "--resume", "--offload", "moments")
     assert seen == [3, 3]
 
@@ -106,7 +106,7 @@ def test_every_phase_allocates_as_planned(tmp_path, world, name, dtype, checkpoi
     ones, mask = torch.ones(rollout.mask_BT.shape), rollout.mask_BT
     rollout.old_logp_BT = -ones
     data = asyppo.PolicyData(rollout.old_logp_BT, ones, mask, mask)
-    everything = torch.ones(2, ROWS, dtype=torch.bool)
+    rollout.shards_MB = torch.ones(2, ROWS, dtype=torch.bool)
     sampling = SamplingConfig(LENGTH - 4, 1.0, frozenset(), (), ROWS)
     prompts = [row[:4] for row in tokens[:2] for _ in range(ROWS // 2)]
     args = settings(minibatch_size=ROWS, token_budget=budget)
@@ -114,8 +114,8 @@ def test_every_phase_allocates_as_planned(tmp_path, world, name, dtype, checkpoi
     do = {
         "policy": lambda: train.update_policy(policy, rollout, data, 1),
         "fit_critics": lambda: fit_critics(
-            critics, critic_optimizers, rollout, torch.stack([ones, ones]), everything,
-            critic_config(token_budget=budget), 1, world),
+            critics, critic_optimizers, rollout, torch.stack([ones, ones]), critic_config(token_budget=budget), 1,
+            world),
         "score": lambda: score_responses(actor, rollout, budget, world),
         "values": lambda: ensemble_values(critics, rollout, budget, world),
         "generate": lambda: generate_responses(actor, None, prompts, sampling, world, 0, ""),
@@ -241,6 +241,12 @@ def test_plan_prints_the_table_from_config_json_alone_and_starts_nothing(qwen3, 
     named = run("train.py", *flags_of(qwen3, "--plan", "1x80", "--offload", "none")).stdout
     assert "Chosen: --offload none" in named and "DOES NOT FIT" in named
     assert "use more GPUs" in run("train.py", *flags_of(qwen3, "--plan", "1x8"), code=2).stderr
+    two_machines = run("train.py", *flags_of(qwen3, "--plan", "16x80")).stdout
+    assert "8 or 16 GPUs shard a copy" in two_machines and "--ranks-per-copy 8" in two_machines
+    three = run("train.py", *flags_of(qwen3, "--plan", "8x80", "--ranks-per-copy", 3), code=2).stderr
+    assert "does not divide the 8 GPUs" in three
+    assert "none of H100, H200, A100, RTX 4090 has 180 GiB" in run(
+        "train.py", *flags_of(qwen3, "--plan", "8x180")).stdout
 
 
 def test_the_seconds_of_a_step_are_those_worked_by_hand(qwen3):

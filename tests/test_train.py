@@ -441,13 +441,13 @@ def test_weights_by_group_deviation_have_mean_1_over_a_critics_shard():
 def test_the_weighted_critic_loss_does_not_depend_on_how_a_pass_is_cut_into_minibatches(new_critics, world):
     rewards = [1.0, 0, 0, 0, 1, 1, 0, 0]
     rollout = rollout_of([5] * 8, rewards)
+    rollout.shards_MB = torch.ones(1, 8, dtype=torch.bool)
     returns_MBT = (rollout.mask_BT * rollout.rewards_B[:, None]).expand(1, -1, -1)
     losses = []
     for size in (8, 4, 2):
         critics = new_critics(1)  # the head is zero, and so are the values: a learning rate of 0 keeps them
         logged = fit_critics(critics, [torch.optim.AdamW(critics[0].parameters(), lr=0.0)], rollout, returns_MBT,
-                             torch.ones(1, 8, dtype=torch.bool), critic_config(minibatch_size=size), step=1,
-                             world=world, norm="std")
+                             critic_config(minibatch_size=size), step=1, world=world, norm="std")
         losses.append(logged["critic0/loss"])
     mean_inverse = (4 / 0.1875**0.5 + 4 / 0.5) / 8
     by_hand = (1 / 0.1875**0.5 + 2 / 0.5) / mean_inverse / 8
@@ -474,9 +474,10 @@ def test_critics_are_fitted_on_the_shards_of_the_last_k_rollouts(open_run, monke
     run_ = open_run("--critic-replay", 2, "--max-new-tokens", 4)
     fitted, fit = [], train.fit_critics
 
-    def record(critics, optimizers, rollout, targets_MBT, shards_MB, *rest):
-        fitted.append((token_rows(rollout), shards_MB.clone(), targets_MBT.clone(), rollout.rewards_B.tolist()))
-        return fit(critics, optimizers, rollout, targets_MBT, shards_MB, *rest)
+    def record(critics, optimizers, rollout, targets_MBT, *rest):
+        parts = rollout.shards_MB.clone(), targets_MBT.clone(), rollout.rewards_B.tolist()
+        fitted.append((token_rows(rollout), *parts))
+        return fit(critics, optimizers, rollout, targets_MBT, *rest)
 
     monkeypatch.setattr(train, "fit_critics", record)
     rollouts = [train.train_step(run_, step)[1] for step in (1, 2, 3)]

@@ -99,6 +99,8 @@ def test_a_missing_or_overlong_answer_is_wrong_at_once():
     with Verifier() as verifier:
         hostile = [None, "1" * (MAX_LENGTH + 1), r"\(" * 50_000, "x" * 1_000_000]
         assert verifier.score(hostile, ["1"] * 4) == [0.0] * 4
+        long = "1" * 4301  # Python reads no longer numbers
+        assert verifier.score(["5", long], [long, long]) == [0.0, 1.0]
         assert verifier.failures == 0 and not verifier.idle and not verifier.busy
 
 
@@ -299,7 +301,7 @@ def test_no_worker_outlives_a_killed_parent():
 
 def test_a_worker_that_cannot_start_is_an_error_not_a_hang(monkeypatch):
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
-    with Verifier(n_workers=1) as verifier, pytest.raises(RuntimeError, match="did not start"):
+    with Verifier(n_workers=1) as verifier, pytest.raises(RuntimeError, match="before they were ready"):
         verifier.score([r"\sqrt{4}"], ["2"])
 
 

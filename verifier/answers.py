@@ -8,7 +8,7 @@ operators), ("name", text), ("unit", tree, unit). A matrix is a tuple of rows.
 import itertools
 import re
 
-from verifier.expressions import TRIG, Unknown, names, parse, product, require
+from verifier.expressions import TRIG, Unknown, names, parse, product, require_known
 from verifier.notation import canonical, clean
 from verifier.units import without_condition, without_unit
 
@@ -32,22 +32,22 @@ def split(text: str, separators) -> tuple[list[str], list[str]]:
     depth, start, parts, found = 0, 0, [], []
     for token in PIECE.finditer(text):
         depth += bool(token["open"]) - bool(token["close"])
-        require(depth >= 0)
+        require_known(depth >= 0)
         if depth == 0 and token[0] in separators:
             parts, found, start = [*parts, text[start : token.start()]], [*found, token[0]], token.end()
-    require(depth == 0)
+    require_known(depth == 0)
     return [part.strip() for part in [*parts, text[start:]]], found
 
 
 def read(text: str, symbols: bool = False) -> tuple:
     r"""The tree of an answer; raises Unknown.
 
-    `symbols`: one letter behind a number may be a unit, for no letter of the gold could be meant.
+    `symbols`: one letter behind a number may be a unit, because no letter of the gold could be meant.
     """
     text = without_condition(clean(text))
     if not re.search(r"[(\[]|\\\{", text):
         text = re.sub(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])", lambda number: number[0].replace(",", ""), text)
-    require(text.isdigit() or not re.search(r"(?<![\d.])0\d", text))  # 1990-05-12; (1,000) may be a thousand
+    require_known(text.isdigit() or not re.search(r"(?<![\d.])0\d", text))  # 1990-05-12; (1,000) may be a thousand
     return listed(text, symbols)
 
 
@@ -57,10 +57,10 @@ def listed(text: str, symbols: bool) -> tuple:
     if len(members) == 1:
         return members[0]
     connectives = {LISTED[separator] for separator in separators} - {","} or {","}
-    require(len(connectives) == 1)
+    require_known(len(connectives) == 1)
     if connectives == {"or"} and "in" in {x[0] for x in members}:  # x<1 or x=2
         sets = [("in", x[1][0][1], ("set", x[1][1:])) if x[0] == "eq" else x for x in members]
-        require(all(x[:2] == ("in", sets[0][1]) for x in sets))
+        require_known(all(x[:2] == ("in", sets[0][1]) for x in sets))
         return ("in", sets[0][1], ("union", [x[2] for x in sets]))
     return ("list", members, *connectives)
 
@@ -81,7 +81,7 @@ def member(text: str, symbols: bool) -> tuple:
     """One equation, inequality or value of a list."""
     texts, operators = split(text, TURNED)
     if operators == [r"\in"]:
-        require(re.fullmatch("[a-zA-Z]", texts[0]))
+        require_known(re.fullmatch("[a-zA-Z]", texts[0]))
         return ("in", texts[0], side(texts[1], symbols))
     sides = [side(part, symbols) for part in texts]
     kinds = {tree[0] for tree in sides} & {"list", "tuple", "set", "union", "in"}
@@ -91,11 +91,11 @@ def member(text: str, symbols: bool) -> tuple:
         left, right = sides[0], sides[-1]
         if kinds == {"tuple"} and len(sides) == 2 and len(left[1]) == len(right[1]):  # (x,y)=(1,2) is x=1, y=2
             return ("list", [("eq", list(pair)) for pair in zip(left[1], right[1])], ",")
-        require(not kinds or len(sides) == 2 and is_name(left))
+        require_known(not kinds or len(sides) == 2 and is_name(left))
         return ("eq", sides)
     if operators[0] in (">", r"\ge"):
         sides, operators = sides[::-1], [TURNED[operator] for operator in reversed(operators)]
-    require(not kinds and (set(operators) <= {"<", r"\le"} or operators == [r"\ne"]))
+    require_known(not kinds and (set(operators) <= {"<", r"\le"} or operators == [r"\ne"]))
     return solved(sides, operators) or ("rel", sides, operators)
 
 
@@ -131,7 +131,7 @@ def side(text: str, symbols: bool) -> tuple:
     parts, operators = split(text, {r"\cup"})
     if operators:
         sets = [side(part, symbols) for part in parts]
-        require(all(x[0] == "set" or x[0] == "tuple" and len(x[1]) == 2 for x in sets))
+        require_known(all(x[0] == "set" or x[0] == "tuple" and len(x[1]) == 2 for x in sets))
         return ("union", sets)
     if text == r"\emptyset":
         return ("set", [])
@@ -153,7 +153,7 @@ def in_brackets(text: str, symbols: bool) -> tuple | None:
     if opening + closing == r"\{\}":
         if builder := BUILDER.fullmatch(text):
             found = listed(builder[2].strip(), symbols)
-            require(found[:2] == ("in", builder[1]))
+            require_known(found[:2] == ("in", builder[1]))
             return found
         found = listed(inside.strip(), symbols) if inside.strip() else ("list", [], ",")
         return ("set", found[1] if found[0] == "list" else [found])
@@ -164,5 +164,5 @@ def in_brackets(text: str, symbols: bool) -> tuple | None:
     if not separators:
         alone = opening + closing == "()" or opening + closing == "[]" and re.fullmatch(r"\s*-?\d+\s*", inside)
         return side(inside.strip(), symbols) if alone else None
-    require("{" not in opening + closing and (len(parts) == 2 or opening + closing in ("()", "[]")))
+    require_known("{" not in opening + closing and (len(parts) == 2 or opening + closing in ("()", "[]")))
     return ("tuple", [side(part, symbols) for part in parts], opening, closing)

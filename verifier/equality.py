@@ -1,4 +1,4 @@
-"""When two answers of known types are equal, type by type. Imported by workers only, for it needs mpmath."""
+"""When two answers of known types are equal, type by type. Imported by workers only, because it imports mpmath."""
 
 from fractions import Fraction
 

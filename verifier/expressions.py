@@ -14,7 +14,7 @@ class Unknown(Exception):
     """A token, or an order of tokens, whose meaning no type of answer knows; a formula without a value."""
 
 
-def require(understood) -> None:
+def require_known(understood) -> None:
     if not understood:
         raise Unknown
 
@@ -61,16 +61,16 @@ def symbol(token: str) -> tuple:
 def with_sum(mixed: re.Match) -> str:
     r"""(1+\frac{2}{3}) of 1\frac23; 2\frac32 may be a product."""
     whole, above, below = (int(part) for part in mixed.groups() if part)
-    require(0 < above < below)
+    require_known(0 < above < below)
     return rf"({whole}+\frac{{{above}}}{{{below}}})"
 
 
 def parse(text: str) -> tuple:
     """The tree of a formula; raises Unknown."""
-    require(not UNREADABLE.search(text))
+    require_known(not UNREADABLE.search(text))
     parser = Parser(re.sub(r"\|([^|]*)\|", r"\\abs(\1)", MIXED.sub(with_sum, text)))
     tree = parser.sum()
-    require(parser.next == "")
+    require_known(parser.next == "")
     return tree
 
 
@@ -85,7 +85,7 @@ class Parser:
         return self.tokens[self.at]
 
     def take(self, *expected: str) -> str:
-        require(self.next and (not expected or self.next in expected))
+        require_known(self.next and (not expected or self.next in expected))
         self.at += 1
         return self.tokens[self.at - 1]
 
@@ -118,18 +118,18 @@ class Parser:
                 self.take()
                 factors.append(self.signed(self.factor))
                 found = {*map(head, names(factors[-2:]))}  # \times of vectors or sets, f*g
-                require(not (sign == r"\times" and found or sign == "*" and found & FUNCTION_LETTERS))
+                require_known(not (sign == r"\times" and found or sign == "*" and found & FUNCTION_LETTERS))
             elif sign in ("/", r"\div"):
                 self.take()
                 factors = [("div", product(factors), self.signed(self.factor))]
-                require(not self.starts_factor())
+                require_known(not self.starts_factor())
             elif self.starts_factor():
                 factors.append(self.factor())
                 left, right = factors[-2:]
                 if left[0] == "num":  # (12)(34), 2\frac32
                     in_brackets = self.tokens[self.at - 1] == ")"
                     is_fraction = right[0] == "div" and right[1][0] == right[2][0] == "num"
-                    require(right[0] != "num" if in_brackets else not is_fraction)
+                    require_known(right[0] != "num" if in_brackets else not is_fraction)
             else:
                 return product(factors)
 
@@ -138,14 +138,14 @@ class Parser:
         while True:
             if self.took("!"):
                 base = ("fact", base)
-                require(self.next != "!")
+                require_known(self.next != "!")
             elif self.took("^"):
                 start, exponent = self.at, self.exponent()
                 if base[0] == "sym":  # y^{(n)}, f^{-1}, f^2(x), A^T
-                    require(not re.fullmatch(r"\{?\([^()]*\)\}?", "".join(self.tokens[start : self.at])))
-                    require(head(name) not in FUNCTION_LETTERS or exponent != MINUS_ONE and self.next != "(")
-                    require(not name.isupper() or exponent not in (("sym", "T"), ONE))
-                require(not raised)  # x^2^3
+                    require_known(not re.fullmatch(r"\{?\([^()]*\)\}?", "".join(self.tokens[start : self.at])))
+                    require_known(head(name) not in FUNCTION_LETTERS or exponent != MINUS_ONE and self.next != "(")
+                    require_known(not name.isupper() or exponent not in (("sym", "T"), ONE))
+                require_known(not raised)  # x^2^3
                 base, raised = ("pow", base, exponent), True
             elif self.has_angles and self.took(r"\degree"):
                 base = ("div", ("mul", base, ("pi",)), ("num", Fraction(180)))
@@ -165,7 +165,7 @@ class Parser:
         tree = self.sum()
         self.take(closing)
         # [x] may be the integer part
-        require(closing != "]" or "(" in self.tokens[start : self.at] or self.next == "^")
+        require_known(closing != "]" or "(" in self.tokens[start : self.at] or self.next == "^")
         return tree
 
     def argument(self) -> tuple:
@@ -179,7 +179,7 @@ class Parser:
             return number(digits[0])
         if is_letter(self.next):
             return symbol(self.take())
-        require(self.next == r"\sqrt")
+        require_known(self.next == r"\sqrt")
         return self.base()
 
     def base(self) -> tuple:
@@ -191,7 +191,7 @@ class Parser:
         if token == r"\abs":
             return ("abs", self.group())
         if re.match(r"\.?\d", token):
-            require(self.next != "_")
+            require_known(self.next != "_")
             return number(token)
         if token in (r"\frac", r"\binom"):
             return ("div" if token == r"\frac" else "binom", self.argument(), self.argument())
@@ -207,7 +207,7 @@ class Parser:
             return self.series()
         if token == r"\infty":
             return ("inf",)
-        require(is_letter(token) and not (token == "d" and is_letter(self.next)))  # dx
+        require_known(is_letter(token) and not (token == "d" and is_letter(self.next)))  # dx
         return self.next == "(" and self.application(token) or symbol(token)
 
     def function(self, name: str) -> tuple:
@@ -217,17 +217,17 @@ class Parser:
             if power == MINUS_ONE and name in (r"\sin", r"\cos", r"\tan"):
                 name, power = r"\arc" + name[1:], None
             else:
-                require(power[0] == "num")
+                require_known(power[0] == "num")
         if name == r"\log" and self.took("_"):
             base = (self.argument(),)
         if self.next in ("(", "[", "{"):
             inside = self.group()
-            require(self.next not in ("^", "!", r"\degree"))
+            require_known(self.next not in ("^", "!", r"\degree"))
         else:
             factors = [self.signed(self.factor)]
             while self.starts_factor() and self.next not in KNOWN | {"(", "[", "{", r"\abs"}:
                 factors.append(self.factor())
-            require(self.next not in ("/", "("))
+            require_known(self.next not in ("/", "("))
             inside = product(factors)
         tree = (name[1:], inside, *base)
         return ("pow", tree, power) if power else tree
@@ -244,16 +244,16 @@ class Parser:
         r"""\sum_{k=1}^n: its variable becomes \bound, and is no imaginary unit."""
         self.take("_"), self.take("{")
         variable = self.take()
-        require(variable.isalpha() and r"\bound" not in self.tokens)
+        require_known(variable.isalpha() and r"\bound" not in self.tokens)
         self.take("=")
         first = self.sum()
         self.take("}"), self.take("^")
         last = self.argument()
-        require(not any("_" in token and variable in token for token in self.tokens[self.at :]))  # a_k
+        require_known(not any("_" in token and variable in token for token in self.tokens[self.at :]))  # a_k
         self.tokens = [r"\bound" if token == variable and at >= self.at else token
                        for at, token in enumerate(self.tokens)]
         body = self.term()
-        require(self.next not in ("+", "-"))
+        require_known(self.next not in ("+", "-"))
         return ("sum", first, last, body)
 
     def application(self, token: str) -> tuple | None:

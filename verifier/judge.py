@@ -1,4 +1,4 @@
-"""What runs in a worker: one answer after another against its gold, by equality.py or by math-verify.
+"""The script of a worker: judge one answer after another against its gold, by equality.py or by math-verify.
 
 Run as a script, so that only a worker pays for importing mpmath or the library.
 """

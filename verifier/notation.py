@@ -1,4 +1,4 @@
-r"""One spelling for what TeX and Unicode can write in several ways, and what is decided by comparing texts.
+r"""One spelling for TeX and Unicode, and the verdicts that comparing texts can give.
 
 `clean` keeps the meaning: it drops dollars, colors, sizes, \left, spacing and final stops, and writes Unicode
 signs as TeX.  `canonical` is the form in which two texts are compared: it also ignores fonts, spaces (but "1 3"

@@ -13,7 +13,7 @@ import re
 import mpmath
 from mpmath import mp, mpc, mpf
 
-from verifier.expressions import Unknown, names, require
+from verifier.expressions import Unknown, names, require_known
 
 mp.dps = 700
 LARGEST, ZERO = mpf(10) ** 160, mpf(10) ** -640
@@ -27,7 +27,7 @@ def is_equal(a, b) -> bool:
 def settled(x):
     """The number without its rounding error: 0 for what is nearly 0, real for what is nearly real."""
     x = x.real if isinstance(x, mpc) and abs(x.imag) <= ZERO * max(1, abs(x)) else x
-    require(mpmath.isfinite(x) and abs(x) < LARGEST and not ZERO < abs(x) < 1 / LARGEST)
+    require_known(mpmath.isfinite(x) and abs(x) < LARGEST and not ZERO < abs(x) < 1 / LARGEST)
     return x if abs(x) > ZERO else mpf(0)
 
 
@@ -41,8 +41,8 @@ def is_negative(x) -> bool:
 
 # ---- operations whose value needs care ---------------------------------------------------------------------
 def power(base, exponent):
-    require(abs(exponent) < 10**5 and (base != 0 or exponent > 0))
-    require(not is_negative(base) or integer(exponent) is not None)  # (-8)^{1/3} has several values
+    require_known(abs(exponent) < 10**5 and (base != 0 or exponent > 0))
+    require_known(not is_negative(base) or integer(exponent) is not None)  # (-8)^{1/3} has several values
     return mpmath.power(base, exponent if integer(exponent) is None else integer(exponent))
 
 
@@ -51,7 +51,7 @@ def root(x, n):
 
 
 def log(x, base=mpf(173) / 31):  # without a base it may be any: \log 8/\log 2 is 3
-    require(x > 0 and base > 0)
+    require_known(x > 0 and base > 0)
     return mpmath.log(x) / mpmath.log(base)
 
 
@@ -61,7 +61,7 @@ def floor(x):
 
 def of_integers(function):
     def apply(*numbers):
-        require(all(integer(x) is not None and abs(x) < 1000 for x in numbers))
+        require_known(all(integer(x) is not None and abs(x) < 1000 for x in numbers))
         return mpf(function(*map(integer, numbers)))
     return apply
 
@@ -69,7 +69,7 @@ def of_integers(function):
 def of_small(function):
     """Without the numbers for which the function takes long."""
     def apply(x):
-        require(abs(x) < 1000)
+        require_known(abs(x) < 1000)
         return function(x)
     return apply
 
@@ -95,12 +95,12 @@ def value(tree: tuple, point: dict):
         return +CONSTANTS[operation]
     if operation == "sum":
         first, last = integer(value(parts[0], point)), integer(value(parts[1], point))
-        require(0 <= last - first < 1000)
+        require_known(0 <= last - first < 1000)
         return settled(sum(value(parts[2], point | {r"\bound": mpf(k)}) for k in range(first, last + 1)))
-    require(operation in OPERATIONS)
+    require_known(operation in OPERATIONS)
     numbers = [value(part, point) for part in parts]
     if point and is_negative(numbers[0]):
-        require(operation != "ln" and (operation != "root" or numbers[1] % 2 != 0))
+        require_known(operation != "ln" and (operation != "root" or numbers[1] % 2 != 0))
     return settled(OPERATIONS[operation](*numbers))
 
 
@@ -156,6 +156,6 @@ def formulas_equal(gold: tuple, answer: tuple, ratio: bool = False) -> bool:
             return False
         else:
             agreed += 1
-            if agreed == 20:  # as many, for floor and max are equal at many points by chance
+            if agreed == 20:  # so many points because floor and max agree at many by chance
                 return True
     return agreed >= 3

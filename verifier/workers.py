@@ -1,4 +1,4 @@
-"""Verdicts for a batch: what needs no algebra here, the rest in worker processes that can be killed.
+"""Verdicts for a batch: by text comparison here, by algebra in worker processes that can be killed.
 
 Some inputs, such as `9^{9^{9^9}}`, cannot be interrupted from within (Math-Verify#63), and timeouts by
 signals work in the main thread only (Math-Verify#50), so a worker that exceeds its deadline is ended.
@@ -49,7 +49,8 @@ class Verifier:
 
     `method` is "strict", the rules of README.md, or "math-verify", that library alone on the same extracted
     answers. Unless given, the workers share the cores with those of this machine's other ranks: cores /
-    ranks, 1 to 8. Answers that hang cost deadline / workers each: 1,024 of them 43 minutes on two workers.
+    ranks, 1 to 8. An answer that hangs costs deadline / n_workers seconds. With two workers, 1,024 such answers
+    take 43 minutes.
     """
 
     def __init__(self, extract: str = "boxed", n_workers: int | None = None, deadline: float = 5.0,
@@ -77,8 +78,8 @@ class Verifier:
         return [float(verdicts[pair]) for pair in pairs]
 
     def _without_worker(self, gold: str, answer: str | None) -> bool | None:
-        if answer is None or len(answer) > MAX_LENGTH:
-            return False
+        if answer is None or max(len(gold), len(answer)) > MAX_LENGTH:
+            return answer == gold
         return None if self.method == "math-verify" else verdict_of_texts(gold, answer)
 
     def unparsable(self, golds: list[str]) -> list[int]:
@@ -130,7 +131,8 @@ class Verifier:
                 self.failures += pair is not None
                 self.failed_starts += pair is None
                 if self.failed_starts == 3:
-                    raise RuntimeError("verifier workers did not start, three in a row; they said why on stderr")
+                    raise RuntimeError("Three verifier workers in a row died before they were ready. Their errors are "
+                                       "on stderr; check that mpmath and math-verify are installed.")
             if pair:
                 verdicts[pair] = bool(reply) and json.loads(reply)
 

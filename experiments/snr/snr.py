@@ -206,7 +206,7 @@ def gradients(actor: Actor, batch: Rollout, chosen: list[Estimator]) -> torch.Te
         weights_BT = token_weights(batch.mask_BT.float(), each.norm)
         weights_N, *picked = (batch.pick(x_BT, rows, device) for x_BT in (weights_BT, *data))
         ends = hidden_NH.detach().requires_grad_(), weight_VH.detach().requires_grad_()
-        total, _ = head.loss(*ends, targets_N, actor.shape, loss, False, weights_N, data._make(picked))
+        total, _ = head.loss(*ends, targets_N, actor.transform, loss, False, weights_N, data._make(picked))
         by_hidden_NH, by_weight_VH = torch.autograd.grad(total, ends)
         by_parameter = torch.autograd.grad(hidden_NH, parameters, by_hidden_NH, retain_graph=True, allow_unused=True)
         whole = [(0 if x is None else x) + (by_weight_VH if parameter is weight_VH else 0)

@@ -70,7 +70,7 @@ class Passenger:
         targets_MBT = targets(fitted, None, len(self.critics), args.gamma, 1.0)
         config = UpdateConfig(self.epochs, args.critic_minibatch_size, args.token_budget, args.max_grad_norm, args.seed,
                               loss_norm="token")
-        fit_critics(self.critics, self.optimizers, fitted, targets_MBT, fitted.shards_MB, config, step, run.world)
+        fit_critics(self.critics, self.optimizers, fitted, targets_MBT, config, step, run.world)
 
     def values(self, rollout: Rollout, run: train.Run) -> torch.Tensor:
         return ensemble_values(self.critics, rollout, run.args.token_budget, run.world)
