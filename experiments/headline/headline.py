@@ -1,25 +1,23 @@
-"""The headline: does AsyPPO's ensemble beat a tuned GRPO where critics know something? DESIGN.md has the design.
+"""The headline: does AsyPPO's ensemble beat a tuned GRPO on long chains? DESIGN.md has the design.
 
-    python experiments/snr/fits.py runs/fits                  # four seeds of fitted critics
-    python experiments/headline/headline.py tune              # seeds 100 to 107, eight settings for each of two sides
-    python experiments/headline/headline.py choose            # the best setting of each -> chosen.json; commit it
-    python experiments/headline/headline.py tune-long         # learning rate of GRPO with as many responses
-    python experiments/headline/headline.py choose-long       # -> chosen.json
-    python experiments/headline/headline.py confirm           # seeds 200 to 263, all sides
-    python experiments/headline/headline.py table             # tuning; the verdicts only when all runs are there
+    python experiments/claims/make_long.py                                  # the problems
+    python experiments/snr/fits.py runs/fits --seeds $(seq 1000 1011)       # fitted critics: 4 to tune, 8 to confirm
+    python experiments/headline/headline.py tune       # three rounds, each when the one before is complete
+    python experiments/headline/headline.py choose     # the best setting of each side -> chosen.json; commit it
+    python experiments/headline/headline.py confirm    # seeds 200 to 263
+    python experiments/headline/headline.py table      # tuning; the verdicts only when all runs are there
 
 Finished runs are lines of headline.jsonl. You may kill the program: the next call resumes the runs that had begun
 and starts none twice. `table` counts the runs of the confirmation and says nothing else until the last one is
 there. So there is one look.
 """
 
+import itertools
 import json
 import os
 import statistics
 import sys
 from pathlib import Path
-
-import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -27,90 +25,76 @@ from engine.command_line import COUNT, Parser
 from engine.files import replace_text
 from experiments.claims.claims import ROOT, digest_of, finished, run_all
 from experiments.claims.comparisons import NO_MASKS, SMALL, Claim
-from experiments.claims.student import critical, holm
+from experiments.claims.student import critical, holm, p_value
 from experiments.claims.verdicts import area, interval, markdown, p_of, verdict, written
 
 HERE = Path(__file__).resolve().parent
 RESULTS, CHOSEN = HERE / "headline.jsonl", HERE / "chosen.json"
-TUNING, TUNING_LONG = range(100, 108), range(100, 104)
-CONFIRMATION, CONFIRMATION_LONG = range(200, 264), range(200, 216)
+ROUND_1, ROUND_2, ROUND_3, BEST = range(100, 104), range(104, 112), range(100, 104), 3
+CONFIRMATION, SECONDARY_SEEDS, LONG_SEEDS = range(200, 264), range(200, 232), range(200, 216)
 FITS = "runs/fits"
-FIT_SEEDS, FIT_STEPS = 4, 80  # 2,560 responses went into a fit: as many as 80 updates take
+TUNING_FITS, CONFIRMATION_FITS = range(1000, 1004), range(1004, 1012)
+FIT_STEPS = 80  # 2,560 responses went into a fit: as many as 80 updates take
 STEPS = 30
 DELTA = 0.02
+REGIME = f"{SMALL} --data runs/long/train.jsonl --eval-data runs/long/test.jsonl --max-new-tokens 120"
 
 # -- sides and settings --------------------------------------------------------------------------------------
 KEEPS = "--critic-lr 2e-5 --critic-replay 16 --critic-epochs 1"  # keeps what critics know: see DESIGN.md
-USUAL = "--critic-lr 1e-4"  # as in regime knowing
+USUAL = "--critic-lr 1e-4"
 RECIPES = {
     "as is": "--algo grpo",
     "no deviation": "--algo grpo --no-group-std",
+    "no deviation, whitened": "--algo grpo --no-group-std --whiten",
     "no deviation, whitened, β 1e-3": "--algo grpo --no-group-std --whiten --entropy-coef 1e-3",
 }
+WHITENED = "no deviation, whitened, β 1e-3"
 GRPO_SETTINGS = {
     f"{recipe}, lr {lr}": f"{RECIPES[recipe]} --lr {lr}"
-    for recipe, rates in (("as is", ("1e-4", "5e-5", "2.5e-5")),
-                          ("no deviation, whitened, β 1e-3", ("1e-4", "5e-5", "2.5e-5")),
-                          ("no deviation", ("1e-4", "5e-5")))
+    for recipe, rates in (("as is", ("1e-4", "5e-5", "2.5e-5")), ("no deviation", ("1e-4", "5e-5")),
+                          (WHITENED, ("1.5e-4", "1e-4", "5e-5")), ("no deviation, whitened", ("1e-4",)))
     for lr in rates
-}
-CRITIC_SETTINGS = {
+} | {f"{WHITENED}, 2 passes, lr 1e-4": f"{RECIPES[WHITENED]} --epochs 2 --lr 1e-4"}
+ENSEMBLE_SETTINGS = {
     f"λ {lam}, critics that {name}, lr {lr}": f"{flags} --lam {lam} --lr {lr}"
     for lam, name, flags, lr in (
-        *((lam, "keep", KEEPS, lr) for lr in ("1e-4", "5e-5") for lam in ("1", "0.8", "0.5")),
-        *((lam, "move on", USUAL, "1e-4") for lam in ("0.8", "0.5")))
-}
-SETTINGS = {"GRPO": GRPO_SETTINGS, "one critic": CRITIC_SETTINGS}
+        *((lam, "keep", KEEPS, "5e-5") for lam in ("1", "0.95", "0.8", "0.5", "0")),
+        *((lam, "keep", KEEPS, "1e-4") for lam in ("1", "0.95", "0.8")),
+        ("0.8", "move on", USUAL, "5e-5"))
+} | {"λ 0.8, critics that keep, 2 passes, lr 1e-4": f"{KEEPS} --epochs 2 --lam 0.8 --lr 1e-4"}
+NOTHING_SETTINGS = {f"lr {lr}": f"--critic-lr 1e-12 --lam 1 --lr {lr}" for lr in ("1e-4", "5e-5")}
+SETTINGS = {"GRPO": GRPO_SETTINGS, "ensemble": ENSEMBLE_SETTINGS, "nothing": NOTHING_SETTINGS}
 
 
 def flags_of(side: str, setting: str, seed: int) -> str:
     """Return the flags of a side's run. The critics that a seed begins with go with the seed."""
-    words = [SMALL, setting]
+    words = [REGIME, setting]
     if not side.startswith("GRPO"):
-        n_critics = 1 if side.startswith("one") or side == "nothing" else 2
-        words.append(f"--n-critics {n_critics}" if side.endswith("masks") else f"--n-critics {n_critics} {NO_MASKS}")
-        fit = f"{FITS}/{'one' if n_critics == 1 else 'two'}{1000 + seed % FIT_SEEDS}"
-        critics = " ".join(f"{fit}/critic{m}" for m in range(n_critics))
-        words.append("--critic-lr 1e-12" if side == "nothing" else f"--critics {critics}")
+        n_critics = 1 if side in ("one critic", "nothing") else 2
+        words.append(f"--n-critics {n_critics}" + (f" {NO_MASKS}" if side != "ensemble, masks" else ""))
+        if side != "nothing":
+            fit = f"{FITS}/{'one' if n_critics == 1 else 'two'}{fit_of(seed)}"
+            words.append("--critics " + " ".join(f"{fit}/critic{m}" for m in range(n_critics)))
     return " ".join(words)
 
 
-def with_lam(setting: str, lam: str) -> str:
-    words = setting.split()
-    words[words.index("--lam") + 1] = lam
-    return " ".join(words)
-
-
-def without_critic_flags(setting: str) -> str:
-    """Return the actor's part of a critic's setting: λ and learning rate."""
-    words = setting.split()
-    return " ".join(f"{flag} {words[words.index(flag) + 1]}" for flag in ("--lam", "--lr"))
+def fit_of(seed: int) -> int:
+    """Return the seed of the fit that a run's critics come from."""
+    fits = CONFIRMATION_FITS if seed in CONFIRMATION else TUNING_FITS
+    return fits[seed % len(fits)]
 
 
 def long_settings(grpo: str) -> dict[str, str]:
-    """Return GRPO's settings with as many responses as a critic's side takes with its fit: its rate, and half."""
+    """Return GRPO's settings with as many responses as the ensemble's fit and run take: its rate, and half."""
     rate = float(grpo.split()[-1])
-    more = f"--steps {STEPS + FIT_STEPS} --eval-every 10"
+    more = f"--steps {STEPS + FIT_STEPS}"
     return {f"lr {lr:g}": f"{grpo.rsplit(' ', 1)[0]} {lr:g} {more}" for lr in (rate, rate / 2)}
 
 
-def sides(chosen: dict[str, str]) -> dict[str, str]:
-    """Return side -> setting of the confirmation."""
-    critic, grpo = CRITIC_SETTINGS[chosen["one critic"]], GRPO_SETTINGS[chosen["GRPO"]]
-    found = {
-        "ensemble": critic, "ensemble, masks": critic, "one critic": critic, "one critic, λ 1": with_lam(critic, "1"),
-        "nothing": without_critic_flags(critic), "GRPO": grpo,
-    }
-    if "GRPO, as many responses" in chosen:
-        found["GRPO, as many responses"] = long_settings(grpo)[chosen["GRPO, as many responses"]]
-    return found
-
-
+LONG = "GRPO, as many responses"
 PRIMARY = ("ensemble", "GRPO")
-SECONDARY = [
-    ("one critic", "GRPO"), ("ensemble", "nothing"), ("one critic", "nothing"), ("one critic", "one critic, λ 1"),
-    ("ensemble", "one critic"), ("ensemble", "ensemble, masks"), ("ensemble", "GRPO, as many responses"),
-]
+SECONDARY = [("ensemble", "ensemble, λ 1"), ("ensemble", "nothing"), ("ensemble", "one critic"),
+             ("ensemble", "ensemble, masks"), ("one critic", "GRPO"), ("ensemble", LONG)]
 
 
 # -- runs ----------------------------------------------------------------------------------------------------
@@ -127,128 +111,177 @@ def shortened(names: dict[str, str]):
     return short
 
 
-def planned(stage: str, chosen: dict[str, str]) -> list[tuple[str, str, str, range]]:
-    """Return what a stage runs: name, side, setting, seeds."""
-    if stage == "tune":
-        return [(f"{side}: {name}", side, setting, TUNING)
-                for side, settings in SETTINGS.items() for name, setting in settings.items()]
-    if stage == "tune-long":
-        settings = long_settings(GRPO_SETTINGS[chosen["GRPO"]])
-        return [(f"GRPO, as many responses: {name}", "GRPO", setting, TUNING_LONG)
-                for name, setting in settings.items()]
-    return [(side, side, setting, CONFIRMATION_LONG if side == "GRPO, as many responses" else CONFIRMATION)
-            for side, setting in sides(chosen).items()]
+Planned = tuple[str, str, str, range]  # name, side, setting, seeds
 
 
-def wanted(stage: str, chosen: dict[str, str]) -> dict[tuple[str, int], str]:
-    """Return the runs of a stage: (flags, seed) -> name, seed by seed so that a stop leaves the sides level."""
-    each = planned(stage, chosen)
+def round_1() -> list[Planned]:
+    return [(f"{side}: {name}", side, setting, ROUND_1)
+            for side, settings in SETTINGS.items() for name, setting in settings.items()]
+
+
+def round_2(done: dict[str, dict]) -> list[Planned]:
+    """Return the best settings of round 1 of the two sides that have many, with new seeds."""
+    return [(f"{side}: {name}", side, SETTINGS[side][name], ROUND_2)
+            for side in PRIMARY for name in ranked(side, round_1(), done)[:BEST]]
+
+
+def round_3(done: dict[str, dict]) -> list[Planned]:
+    grpo = GRPO_SETTINGS[winner("GRPO", done)]
+    return [(f"{LONG}: {name}", LONG, setting, ROUND_3) for name, setting in long_settings(grpo).items()]
+
+
+def confirmation(chosen: dict[str, str]) -> list[Planned]:
+    ensemble, level = ENSEMBLE_SETTINGS[chosen["ensemble"]], ENSEMBLE_SETTINGS[chosen["ensemble, λ 1"]]
+    grpo = GRPO_SETTINGS[chosen["GRPO"]]
+    settings = {
+        "ensemble": ensemble, "GRPO": grpo, "one critic": ensemble, "ensemble, masks": ensemble,
+        "ensemble, λ 1": level, "nothing": NOTHING_SETTINGS[chosen["nothing"]],
+        LONG: long_settings(grpo)[chosen[LONG]]}
+    seeds = dict.fromkeys(PRIMARY, CONFIRMATION) | {LONG: LONG_SEEDS}
+    return [(side, side, setting, seeds.get(side, SECONDARY_SEEDS)) for side, setting in settings.items()]
+
+
+def wanted(each: list[Planned]) -> dict[tuple[str, int], str]:
+    """Return the runs that are planned: (flags, seed) -> name, seed by seed so that a stop leaves the sides level."""
     seeds = sorted({seed for *_, seeds in each for seed in seeds})
     return {(flags_of(side, setting, seed), seed): name
             for seed in seeds for name, side, setting, of_side in each if seed in of_side}
 
 
+def missing_of(each: list[Planned], done: dict[str, dict]) -> list[tuple[str, int]]:
+    return [run for run in wanted(each) if digest_of(*run) not in done]
+
+
+def tuning(done: dict[str, dict]) -> list[Planned]:
+    """Return the rounds of the tuning that can be planned from the finished runs."""
+    each = round_1()
+    for later in (round_2, round_3):
+        if missing_of(each, done):
+            break
+        each = each + later(done)
+    return each
+
+
 # -- scores --------------------------------------------------------------------------------------------------
-def score(row: dict, first: int = 0) -> float:
-    """Return the mean of two areas after step `first`: of held-out accuracy, and of the rollouts' reward."""
-    points = [point for point in row["accuracy"] if point[0] >= first]
-    return (area({"curves": {"accuracy": points}}) + statistics.fmean(row["reward"][first:])) / 2
+def score(row: dict) -> float:
+    """Return the mean of two areas: of held-out accuracy, and of the rollouts' reward."""
+    return (area({"curves": {"accuracy": row["accuracy"]}}) + statistics.fmean(row["reward"])) / 2
 
 
-def scores(stage: str, chosen: dict, done: dict[str, dict]) -> dict[str, dict[int, float]]:
-    """Return name -> seed -> score of a stage's finished runs. As many responses: after those of the critics' fit."""
-    found = {}
-    for name, side, setting, seeds in planned(stage, chosen):
+def end(row: dict) -> float:
+    """Return the mean of the last two held-out accuracies and of the last ten rollouts' reward."""
+    return (statistics.fmean(x for _, x in row["accuracy"][-2:]) + statistics.fmean(row["reward"][-10:])) / 2
+
+
+def scores(each: list[Planned], done: dict[str, dict], of=score) -> dict[str, dict[int, float]]:
+    """Return name -> seed -> score of the finished runs."""
+    found: dict[str, dict[int, float]] = {}
+    for name, side, setting, seeds in each:
         rows = {seed: done.get(digest_of(flags_of(side, setting, seed), seed)) for seed in seeds}
-        first = FIT_STEPS if "as many responses" in name else 0
-        found[name] = {seed: score(row, first) for seed, row in rows.items() if row}
-    return {name: each for name, each in found.items() if each}
+        found.setdefault(name, {}).update({seed: of(row) for seed, row in rows.items() if row})
+    return found
 
 
-def best(stage: str, chosen: dict, done: dict[str, dict]) -> dict[str, str]:
-    """Return the setting of each side with the highest mean score; raise unless every run of the stage is done."""
-    runs = wanted(stage, chosen)
-    missing = [name for run, name in runs.items() if digest_of(*run) not in done]
-    if missing:
-        raise SystemExit(f"{stage}: {len(missing)} of {len(runs)} runs are missing; choose when all are done.")
-    means = {name: statistics.fmean(each.values()) for name, each in scores(stage, chosen, done).items()}
-    if stage == "tune-long":
-        name = max(means, key=means.get)
-        return {"GRPO, as many responses": name.removeprefix("GRPO, as many responses: ")}
-    return {side: max(settings, key=lambda name: means[f"{side}: {name}"]) for side, settings in SETTINGS.items()}
+def ranked(side: str, each: list[Planned], done: dict[str, dict], of=score) -> list[str]:
+    """Return a side's settings by their mean score, the best first."""
+    means = {name.removeprefix(f"{side}: "): statistics.fmean(x.values())
+             for name, x in scores([plan for plan in each if plan[1] == side], done, of).items()}
+    return sorted(means, key=means.get, reverse=True)
+
+
+def winner(side: str, done: dict[str, dict]) -> str:
+    """Return the best of a side's settings that reached round 2, by all their seeds."""
+    in_round_2 = [plan[0] for plan in round_2(done)]
+    return ranked(side, [plan for plan in round_1() + round_2(done) if plan[0] in in_round_2], done)[0]
+
+
+def choose(done: dict[str, dict]) -> dict[str, str]:
+    """Return the setting of each side; raise unless every run of the tuning is done."""
+    each = tuning(done)
+    if len(each) == len(round_1()) or missing_of(each, done):
+        raise SystemExit(f"{len(missing_of(each, done))} runs of the tuning are missing; choose when all are done.")
+    at_1 = [name for name in ranked("ensemble", round_1(), done) if name.startswith("λ 1,")]
+    return {"GRPO": winner("GRPO", done), "ensemble": winner("ensemble", done), "ensemble, λ 1": at_1[0],
+            "nothing": ranked("nothing", round_1(), done)[0], LONG: ranked(LONG, round_3(done), done, end)[0]}
 
 
 # -- verdicts ------------------------------------------------------------------------------------------------
-def between_critics(differences: dict[int, float], shuffles: int = 10_000) -> float:
-    """Return p of no difference between the fitted critics: seeds are shuffled over them."""
-    values = np.array([differences[seed] for seed in sorted(differences)])
-    critic = np.array(sorted(differences)) % FIT_SEEDS
-
-    def spread(x: np.ndarray) -> np.ndarray:
-        return sum(np.square(x[..., critic == c].mean(-1) - x.mean(-1)) * (critic == c).sum() for c in range(FIT_SEEDS))
-
-    order = np.random.default_rng(0)
-    shuffled = order.permuted(np.tile(values, (shuffles, 1)), axis=1)
-    return (1 + (spread(shuffled) >= spread(values) - 1e-12).sum()) / (1 + shuffles)
+def by_fit(of_seed: dict[int, float]) -> list[float]:
+    """Return the mean of each fit's seeds: the fit is the unit."""
+    return [statistics.fmean(x for seed, x in of_seed.items() if fit_of(seed) == fit)
+            for fit in sorted({fit_of(seed) for seed in of_seed})]
 
 
-def wilcoxon(values: list[float]) -> float:
-    """Return the two-sided p of the signed-rank test, by the normal approximation with average ranks."""
-    x = np.array([value for value in values if value])
-    _, inverse, counts = np.unique(abs(x), return_inverse=True, return_counts=True)
-    rank = (counts.cumsum() - (counts - 1) / 2)[inverse]
-    z = (np.sign(x) * rank).sum() / np.sqrt(np.square(rank).sum())
-    return float(2 * (1 - statistics.NormalDist().cdf(abs(z))))
+def sign_flips(values: list[float]) -> float:
+    """Return the exact two-sided p of the mean against 0: the share of all signs with a mean as far from 0."""
+    means = [abs(sum(sign * x for sign, x in zip(signs, values)))
+             for signs in itertools.product((1, -1), repeat=len(values))]
+    return sum(mean >= means[0] - 1e-12 for mean in means) / len(means)
 
 
 def contrast(a: str, b: str, found: dict[str, dict[int, float]]) -> dict:
-    """Return what is said of a − b, by the rule of DESIGN.md."""
+    """Return what is said of a − b by paired seeds, with the fit as the unit."""
     paired = {seed: found[a][seed] - found[b][seed] for seed in sorted(found[a].keys() & found[b].keys())}
-    each, critics_p = list(paired.values()), between_critics(paired)
+    each = by_fit(paired)
     claim = Claim("headline", f"{a} is better than {b}", a, b, "score", DELTA)
-    if critics_p < 0.05:  # the critic is the unit: four means
-        each = [statistics.fmean(paired[s] for s in paired if s % FIT_SEEDS == c) for c in range(FIT_SEEDS)]
-    return dict(
-        a=a, b=b, seeds=len(paired), unit="critics" if critics_p < 0.05 else "seeds", each=each, p=p_of(each),
-        critics_p=critics_p, wilcoxon=wilcoxon(list(paired.values())), verdict=verdict(claim, each))
+    return dict(seeds=len(paired), written=written(each), p=p_of(each), flips=f"{sign_flips(each):.2g}",
+                verdict=verdict(claim, each))
 
 
-def table_of_tuning(chosen: dict, done: dict[str, dict]) -> str:
+def unpaired(a: str, b: str, found: dict[str, dict[int, float]]) -> dict:
+    """Return what is said of a − b without pairs: a's unit is the fit, b's is the seed.
+
+    The degrees of freedom are those of the side with fewer units, which is on the safe side.
+    """
+    sides = by_fit(found[a]), list(found[b].values())
+    middle = statistics.fmean(sides[0]) - statistics.fmean(sides[1])
+    error = sum(statistics.variance(x) / len(x) for x in sides) ** 0.5
+    df = min(map(len, sides)) - 1
+    half = critical(df) * error
+    text = f"{middle:+.3f} ({middle - half:+.3f} … {middle + half:+.3f})".replace("-", "−")
+    said = "holds" if middle - half > 0 and middle >= DELTA else "no gain" if middle + half < DELTA else "undecided"
+    said = "contradicted" if middle + half < 0 and middle <= -DELTA else said
+    return dict(seeds=f"{len(found[a])}, {len(found[b])}", written=text, p=p_value(middle, error, df), flips="",
+                verdict=said)
+
+
+def table_of_tuning(done: dict[str, dict]) -> str:
     lines = [("setting", "mean score", "± (95 %)", "seeds")]
-    for stage in ("tune", "tune-long") if "GRPO" in chosen else ("tune",):
-        for name, each in scores(stage, chosen, done).items():
-            values = list(each.values())
-            half = critical(len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0
+    for name, each in scores(tuning(done), done).items():
+        values = list(each.values())
+        half = critical(len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0
+        if values:
             lines.append((name, f"{statistics.fmean(values):.3f}", f"{half:.3f}", len(values)))
     return markdown(lines)
 
 
 def table_of_verdicts(chosen: dict, done: dict[str, dict]) -> str:
     """Return the verdicts, or how many runs are missing."""
-    runs = wanted("confirm", chosen)
-    missing = sum(digest_of(*run) not in done for run in runs)
-    if missing or "GRPO, as many responses" not in chosen:
-        return f"Confirmation: {len(runs) - missing} of {len(runs)} runs are done. No look before the last one."
-    found = scores("confirm", chosen, done)
-    same = found["one critic"] == found["one critic, λ 1"]  # λ 1 was chosen: there is nothing to compare
-    pairs = [pair for pair in (PRIMARY, *SECONDARY) if not (same and pair[1] == "one critic, λ 1")]
-    lines = [("", "A", "B", "A − B (95 %)", "p", "Holm", "p, Wilcoxon", "p, critics differ", "unit", "seeds",
-              "verdict")]
-    rows = [contrast(a, b, found) for a, b in pairs]
+    each = confirmation(chosen)
+    if missing := missing_of(each, done):
+        n = len(wanted(each))
+        return f"Confirmation: {n - len(missing)} of {n} runs are done. No look before the last one."
+    found, ends = scores(each, done), scores(each, done, end)
+    same = found["ensemble, λ 1"].items() <= found["ensemble"].items()  # λ 1 was chosen: there is nothing to compare
+    pairs = [pair for pair in (PRIMARY, *SECONDARY) if not (same and pair[1] == "ensemble, λ 1")]
+    rows = [unpaired(a, b, ends) if b == LONG else contrast(a, b, found) for a, b in pairs]
     corrected = [None, *holm([row["p"] for row in rows[1:]])]
-    for row, q in zip(rows, corrected):
-        lines.append(("secondary" if q is not None else "primary", row["a"], row["b"], written(row["each"]),
-                      f"{row['p']:.2g}", "" if q is None else f"{q:.2g}", f"{row['wilcoxon']:.2g}",
-                      f"{row['critics_p']:.2g}", row["unit"], row["seeds"], row["verdict"]))
-    means = [("side", "mean score (95 %)")] + [
-        (name, "{:.3f} ({:.3f} … {:.3f})".format(*interval(list(each.values())))) for name, each in found.items()]
+    lines = [("", "A", "B", "A − B (95 %)", "p", "Holm", "p, signs", "seeds", "verdict")]
+    for (a, b), row, q in zip(pairs, rows, corrected):
+        weak = q is not None and q >= 0.05 and row["verdict"] in ("holds", "contradicted")
+        lines.append(("primary" if q is None else "secondary", a, b, row["written"], f"{row['p']:.2g}",
+                      "" if q is None else f"{q:.2g}", row["flips"], row["seeds"],
+                      "undecided (Holm)" if weak else row["verdict"]))
+    means = [("side", "mean score (95 %)", "at the end")] + [
+        (name, "{:.3f} ({:.3f} … {:.3f})".format(*interval(list(x.values()))),
+         "{:.3f} ({:.3f} … {:.3f})".format(*interval(list(ends[name].values())))) for name, x in found.items()]
     return f"{markdown(lines)}\n\n{markdown(means)}"
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("stage", choices=("tune", "choose", "tune-long", "choose-long", "confirm", "table"))
+    add("stage", choices=("tune", "choose", "confirm", "table"))
     add("--jobs", type=COUNT, default=len(os.sched_getaffinity(0)), help="runs side by side, one thread each")
     add("--most", type=COUNT, default=10**6, help="start no more runs than this")
     add("--results", type=Path, default=RESULTS, help="one line for each finished run")
@@ -258,25 +291,28 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     done = finished(args.results)
     chosen = json.loads(args.chosen.read_text()) if args.chosen.exists() else {}
-    if args.stage.startswith("choose"):
-        chosen |= best(args.stage.replace("choose", "tune"), chosen, done)
-        replace_text(args.chosen, json.dumps(chosen, indent=1, ensure_ascii=False) + "\n")
+    if args.stage == "choose":
+        replace_text(args.chosen, json.dumps(choose(done), indent=1, ensure_ascii=False) + "\n")
         print(args.chosen.read_text(), end="")
         return 0
     if args.stage == "table":
-        print(table_of_tuning(chosen, done))
-        if {"GRPO", "one critic"} <= chosen.keys():
+        print(table_of_tuning(done))
+        if chosen:
             print("\n" + table_of_verdicts(chosen, done))
         return 0
-    if args.stage != "tune" and "GRPO" not in chosen:
+    if args.stage == "confirm" and not chosen:
         parser.error("choose the settings first.")
-    names = wanted(args.stage, chosen)
-    missing = [run for run in names if digest_of(*run) not in done]
-    print(f"{len(names) - len(missing)} of {len(names)} runs are done.", flush=True)
-    if args.list or not missing:
-        return 0
-    by_digest = {digest_of(*run): name for run, name in names.items()}
-    return min(1, run_all(missing[: args.most], args.folder, args.results, args.jobs, set(), shortened(by_digest)))
+    failed, most = 0, args.most
+    while not failed:  # the next round of the tuning begins when this one is complete
+        each = confirmation(chosen) if args.stage == "confirm" else tuning(done)
+        names, missing = wanted(each), missing_of(each, done)
+        print(f"{len(names) - len(missing)} of {len(names)} runs are done.", flush=True)
+        if args.list or not missing or most <= 0:
+            break
+        by_digest = {digest_of(*run): name for run, name in names.items()}
+        failed = run_all(missing[:most], args.folder, args.results, args.jobs, set(), shortened(by_digest))
+        done, most = finished(args.results), most - len(missing)
+    return min(1, failed)
 
 
 if __name__ == "__main__":
