@@ -1,6 +1,6 @@
 """Does what a fitted critic knows last? Fourteen ways to go on fitting it, on the same policies.
 
-    python experiments/snr/lasting.py --fits runs/fits --seeds 4   # appends to lasting.jsonl, skips finished seeds
+    python experiments/snr/lasting.py --fits runs/fits --seeds 3   # appends to lasting.jsonl, skips finished seeds
     python experiments/snr/lasting.py --table                      # the committed results; runs nothing
     python experiments/snr/lasting.py --figure                     # draws lasting.png
 
@@ -11,8 +11,8 @@ held-out problems twice. No critic is fitted on these 400 responses. Measured on
 
 explained   the share of the return's variance that the value explains
 auc         how often a state whose text is right so far has a higher value than one whose text is not
-fall        how often the value falls more (rises less) over a wrong line than over a right one, of the lines
-            behind a right text: what λ below 1 makes use of
+fall        how often the value falls more (rises less) over a wrong line than over a right one. Only lines behind
+            a right text count. λ below 1 makes use of this
 level       mean value less mean return
 
 Row `right so far` has the share that this yes or no explains, which a reader of the text can know.
@@ -177,7 +177,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--fits", type=Path, help="folder of the fitted critics; README.md says how they are made")
-    add("--seeds", type=COUNT, default=4, help="seeds 0 … N − 1")
+    add("--seeds", type=COUNT, default=3, help="seeds 0 … N − 1")
     add("--results", type=Path, default=RESULTS, help="one line for each seed and setting")
     add("--table", action="store_true", help="print the results as markdown")
     add("--figure", action="store_true", help="draw lasting.png beside the results")

@@ -14,8 +14,8 @@ With g the estimator's gradient of a batch, u the unbiased one (λ = 1, values o
 whitened) and b ≠ b' two batches:
 
 cos      E<g_b, u_b'> / √(E<u_b, u_b'> E<g_b, g_b>): the cosine of one batch's gradient to the unbiased mean
-times    (1/cos² − 1) of another estimator over the own: its batch would have to be this many times as large to
-         do as well. Exact for unbiased estimators, whose 1/cos² − 1 is noise over signal.
+times    (1/cos² − 1) of another estimator, divided by this estimator's: so many times as large the other's batch
+         would have to be. Exact for unbiased estimators, whose 1/cos² − 1 is noise over signal.
 snr      E<g_b, g_b'> / (E<g_b, g_b> − E<g_b, g_b'>): signal over noise, around the estimator's own mean
 agree    cosine of the estimator's mean gradient to the unbiased mean: 1 without bias
 
@@ -43,7 +43,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import asyppo
 from engine import head
 from engine.batch import Rollout
-from engine.command_line import COUNT, Parser, exit_code
+from engine.command_line import COUNT, COUNT_OR_0, Parser, exit_code
 from engine.distributed import World, start
 from engine.files import append_rows, whole_rows
 from engine.folder import git_commit
@@ -64,7 +64,7 @@ STEPS = (0, 5, 10, 20)
 LAMBDAS = (1.0, 0.95, 0.9, 0.8, 0.5, 0.0)
 REFERENCE, BASE, GRPO = "can add, λ 1, not whitened", "one, before, λ 1", "GRPO"
 AT_ONCE = 6  # estimators whose gradients of all batches are held in memory: 6 × 64 × 594,048 × 4 bytes = 0.9 GB
-LASTING = dict(lr=2e-5, n_replay=16, epochs=4)  # the setting that lasting.py finds to keep what critics know
+LASTING = dict(lr=2e-5, n_replay=16, epochs=4)  # the highest late AUC in lasting.jsonl
 
 # passengers: how many critics were fitted before, which of them are loaded, how they are fitted on
 RIDERS = {
@@ -465,12 +465,12 @@ def draw_figure(rows: list[dict], path: Path) -> None:
     figure.savefig(path)
 
 
-def measure_all(seeds: int, fits: Path, n: int, results: Path) -> None:
+def measure_all(seeds: int, steps: list[int], fits: Path, n: int, results: Path, flags: tuple[str, ...]) -> None:
     world, done = start("cpu"), {(row["seed"], row["step"]) for row in whole_rows(results)}
     for seed in range(seeds):
-        missing = [step for step in STEPS if (seed, step) not in done]
+        missing = [step for step in steps if (seed, step) not in done]
         if missing:
-            make_policies(seed, fits, 1000 + seed % 4, missing, n, results, world)
+            make_policies(seed, fits, 1000 + seed % 4, missing, n, results, world, flags=flags)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -478,6 +478,8 @@ def main(argv: list[str] | None = None) -> int:
     add = parser.add_argument
     add("--fits", type=Path, help="folder of the fitted critics (fits.py)")
     add("--seeds", type=COUNT, default=2, help="seeds 0 … N − 1 of the policies")
+    add("--steps", type=COUNT_OR_0, nargs="+", default=STEPS, help="updates before a policy is measured")
+    add("--flags", type=str.split, default=(), help="more flags of the run that gives the policies")
     add("--batches", type=COUNT, default=64, help="batches of 32 responses at each policy")
     add("--results", type=Path, default=RESULTS, help="one line for each policy")
     add("--table", action="store_true", help="print the results as markdown")
@@ -494,7 +496,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if not args.fits:
         parser.error("give --fits, the folder of the fitted critics.")
-    return exit_code("snr.py", lambda: measure_all(args.seeds, args.fits, args.batches, args.results))
+    return exit_code("snr.py", lambda: measure_all(
+        args.seeds, args.steps, args.fits, args.batches, args.results, tuple(args.flags)))
 
 
 if __name__ == "__main__":
