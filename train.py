@@ -460,7 +460,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--model", help="actor: directory or hub id; default: the embedded tiny/actor with small sizes")
     add("--critics", nargs="+", help="one name for all critics, or one per critic; default: by the actor's size")
     add("--gradient-checkpointing", action=switch, default=True, help="recompute activations to save memory")
-    add("--offload", choices=("auto", *OFFLOAD), default="auto", help="state kept on the CPU while unused; auto: the least that fits")
+    add("--offload", choices=("auto", *OFFLOAD), default="auto", help="state kept on the CPU; auto: the least that fits")
 
     add = parser.add_argument_group("problems").add_argument
     add("--data", default="zwhe99/DeepMath-103K", help="problems: .jsonl, .parquet, or hub id as ID[:CONFIG[:SPLIT]]")

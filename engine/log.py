@@ -47,7 +47,7 @@ def mend_log(path: Path, done: int) -> None:
 
 
 class Log:
-    """Only rank 0 writes. eval_key: the metric name of the held-out accuracy, or None, or None. wandb: its run, or None."""
+    """Only rank 0 writes. eval_key: the metric name of the held-out accuracy, or None. wandb: its run, or None."""
 
     def __init__(self, folder: Path, done: int, last_step: int, eval_key: str | None, wandb, world: World):
         self.folder, self.last_step, self.eval_key, self.world = folder, last_step, eval_key, world
