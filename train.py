@@ -460,7 +460,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--model", help="actor: directory or hub id; default: the embedded tiny/actor with small sizes")
     add("--critics", nargs="+", help="one name for all critics, or one per critic; default: by the actor's size")
     add("--gradient-checkpointing", action=switch, default=True, help="recompute activations to save memory")
-    add("--offload", choices=("auto", *OFFLOAD), default="auto", help="state kept on the CPU; auto: the least that fits")
+    add("--offload", choices=("auto", *OFFLOAD), default="auto", help="what the CPU holds; auto: as little as fits")
 
     add = parser.add_argument_group("problems").add_argument
     add("--data", default="zwhe99/DeepMath-103K", help="problems: .jsonl, .parquet, or hub id as ID[:CONFIG[:SPLIT]]")
@@ -567,8 +567,8 @@ def derive(flags: argparse.Namespace) -> argparse.Namespace:
             f"--prompts-per-step {flags.prompts_per_step} cannot be split over {n_critics} critics; raise it.")
     steps_as_actor = n_critics and not flags.critic_minibatch_size and flags.shard_by != "none"
     require(not steps_as_actor or smallest_shard >= math.ceil(n_responses / minibatch_size),
-            f"--minibatch-size {minibatch_size} gives a critic more optimizer steps a pass than its shard has responses "
-            f"({smallest_shard}); raise it, or give --critic-minibatch-size.")
+            f"--minibatch-size {minibatch_size} gives a critic more optimizer steps a pass than its shard has "
+            f"responses ({smallest_shard}); raise it, or give --critic-minibatch-size.")
     for flag, wanted in (("--aggregate crossfit", flags.aggregate == "crossfit"), ("--gate", flags.gate),
                          ("--mask-fraction adaptive", flags.mask_fraction == "adaptive")):
         require(not wanted or (n_critics > 1 and flags.shard_by != "none"),

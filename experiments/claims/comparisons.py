@@ -110,8 +110,8 @@ CLAIMS = [
     Claim("C8", "two critics with masks are better than one without", "AsyPPO", "one mini-critic"),
     Claim("C8", "two critics without masks are better than one", "two critics, shards of groups",
           "one mini-critic"),
-    Claim("C8", "two critics without masks are better than one with as many optimizer steps as each", "two critics, shards of groups",
-          "one mini-critic, half the steps"),
+    Claim("C8", "two critics without masks are better than one with as many optimizer steps as each",
+          "two critics, shards of groups", "one mini-critic, half the steps"),
     Claim("C8", "three add little", "AsyPPO", "three critics", no_worse=True),
     Claim("C8", "four add little", "AsyPPO", "four critics", no_worse=True),
     Claim("C9", "the mean is better than the minimum", "AsyPPO", "minimum of the values"),
@@ -123,8 +123,8 @@ CLAIMS = [
     Claim("C12", "σ and the size of a token's gradient correlate", "AsyPPO", None, "sigma_gradient", 0.1),
     Claim("C14", "sharded critics together are nearer to Monte-Carlo values than one",
           "two critics, shards of groups", "one mini-critic", "truth", 0.02),
-    Claim("C14", "sharded critics are nearer to Monte-Carlo values than two on the same data", "two critics, shards of groups",
-          "two critics, same data", "truth", 0.02),
+    Claim("C14", "sharded critics are nearer to Monte-Carlo values than two on the same data",
+          "two critics, shards of groups", "two critics, same data", "truth", 0.02),
     Claim("C15", "AsyPPO is better than PPO with λ 0.95 and a warm-up", "AsyPPO", "PPO, λ 0.95, warm-up"),
 ] + [
     Claim("ours", f"{a}: better than plain AsyPPO", a, "AsyPPO") for a in (

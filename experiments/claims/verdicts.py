@@ -200,7 +200,7 @@ def multiplicity(regimes: dict[str, dict]) -> str:
             if verdict(claim, differences(claim, regimes[name])) == "holds"]
     lines = [
         f"{len(found)} planned comparisons; {len(below)} with p < 0.05, by chance {0.05 * len(found):.1f}.",
-        f"{len(gains)} are claims of a gain; {len(hold)} hold; by chance {0.025 * len(gains):.1f} or fewer are expected.",
+        f"{len(gains)} are claims of a gain; {len(hold)} hold; chance alone gives {0.025 * len(gains):.1f} or fewer.",
     ]
     for title, i in (("Holm", 1), ("Benjamini-Hochberg", 2)):
         kept = sorted((key for key in found if found[key][i] <= 0.05), key=lambda key: found[key][i])
