@@ -543,7 +543,7 @@ def test_the_design_names_every_setting_side_and_number():
         assert f"| {name} | `{setting}` |" in DESIGN, name
     for a, b in (PRIMARY, *SECONDARY):
         assert f"{a} − {b}" in DESIGN
-    numbers = ("100 to 103", "104 to 111", "200 to 263", "200 to 231", "200 to 215", "1004 to 1011")
+    numbers = ("100 to 103", "104 to 111", "112 to 115", "200 to 263", "200 to 231", "200 to 215", "1004 to 1011")
     assert all(each in DESIGN for each in (*numbers, f"δ = {headline.DELTA}"))
 
 
@@ -584,6 +584,29 @@ def test_the_three_best_settings_go_on_and_the_best_by_all_seeds_is_chosen():
     assert choose(done) == {
         "GRPO": "as is, lr 5e-5", "ensemble": good.removeprefix("ensemble: "), "nothing": "lr 5e-5",
         "ensemble, λ 1": "λ 1, critics that keep, lr 1e-4", LONG: "lr 2.5e-05"}
+
+
+def test_if_a_setting_with_lam_1_wins_it_is_the_control_too():
+    best = "λ 1, critics that keep, lr 5e-5"  # the other setting with λ 1 was better in round 1
+
+    def value(name, seed):
+        other = name == "ensemble: λ 1, critics that keep, lr 1e-4"
+        return 0.7 + (0.1 if seed > 103 else 0.01) * (name == f"ensemble: {best}") + 0.02 * (other and seed < 104)
+
+    done: dict = {}
+    for _ in range(3):
+        done |= results_of(tuning(done), value)
+    chosen = choose(done)
+    assert chosen["ensemble"] == chosen["ensemble, λ 1"] == best
+    done = results_of(confirmation(chosen), lambda name, seed: 0.7 + 0.01 * (seed % 5))
+    assert len(done) == 240 and "| ensemble | ensemble, λ 1 |" not in table_of_verdicts(chosen, done)
+
+
+@pytest.mark.parametrize("verdict, q, expected", [
+    ("holds", None, "holds"), ("holds", 0.04, "holds"), ("holds", 0.06, "undecided (Holm)"),
+    ("contradicted", 0.04, "contradicted"), ("contradicted", 0.06, "no gain"), ("no gain", 0.9, "no gain")])
+def test_a_secondary_row_needs_holms_p_to_hold_or_to_be_contradicted(verdict, q, expected):
+    assert headline.decided(dict(verdict=verdict), q) == expected
 
 
 def test_there_is_one_look_and_the_verdict_is_that_of_the_means_over_fits():

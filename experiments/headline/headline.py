@@ -7,9 +7,9 @@
     python experiments/headline/headline.py confirm    # seeds 200 to 263
     python experiments/headline/headline.py table      # tuning; the verdicts only when all runs are there
 
-Finished runs are lines of headline.jsonl. You may kill the program: the next call resumes the runs that had begun
-and starts none twice. `table` counts the runs of the confirmation and says nothing else until the last one is
-there. So there is one look.
+Finished runs are lines of headline.jsonl. Stop the program with Ctrl-C: the runs save and end, and the next call
+resumes them. After a harder kill wait until its runs have ended. `table` counts the runs of the confirmation and
+says nothing else until the last one is there. So there is one look.
 """
 
 import itertools
@@ -30,7 +30,7 @@ from experiments.claims.verdicts import area, interval, markdown, p_of, verdict,
 
 HERE = Path(__file__).resolve().parent
 RESULTS, CHOSEN = HERE / "headline.jsonl", HERE / "chosen.json"
-ROUND_1, ROUND_2, ROUND_3, BEST = range(100, 104), range(104, 112), range(100, 104), 3
+ROUND_1, ROUND_2, ROUND_3, BEST = range(100, 104), range(104, 112), range(112, 116), 3
 CONFIRMATION, SECONDARY_SEEDS, LONG_SEEDS = range(200, 264), range(200, 232), range(200, 216)
 FITS = "runs/fits"
 TUNING_FITS, CONFIRMATION_FITS = range(1000, 1004), range(1004, 1012)
@@ -200,8 +200,10 @@ def choose(done: dict[str, dict]) -> dict[str, str]:
     each = tuning(done)
     if len(each) == len(round_1()) or missing_of(each, done):
         raise SystemExit(f"{len(missing_of(each, done))} runs of the tuning are missing; choose when all are done.")
-    at_1 = [name for name in ranked("ensemble", round_1(), done) if name.startswith("λ 1,")]
-    return {"GRPO": winner("GRPO", done), "ensemble": winner("ensemble", done), "ensemble, λ 1": at_1[0],
+    best = winner("ensemble", done)
+    at_1 = best if best.startswith("λ 1,") else next(
+        name for name in ranked("ensemble", round_1(), done) if name.startswith("λ 1,"))
+    return {"GRPO": winner("GRPO", done), "ensemble": best, "ensemble, λ 1": at_1,
             "nothing": ranked("nothing", round_1(), done)[0], LONG: ranked(LONG, round_3(done), done, end)[0]}
 
 
@@ -225,7 +227,7 @@ def contrast(a: str, b: str, found: dict[str, dict[int, float]]) -> dict:
     each = by_fit(paired)
     claim = Claim("headline", f"{a} is better than {b}", a, b, "score", DELTA)
     return dict(seeds=len(paired), written=written(each), p=p_of(each), flips=f"{sign_flips(each):.2g}",
-                verdict=verdict(claim, each))
+                verdict=verdict(claim, each).replace(" seeds)", " fits)"))
 
 
 def unpaired(a: str, b: str, found: dict[str, dict[int, float]]) -> dict:
@@ -245,9 +247,23 @@ def unpaired(a: str, b: str, found: dict[str, dict[int, float]]) -> dict:
                 verdict=said)
 
 
+def decided(row: dict, q: float | None) -> str:
+    """Return the verdict. A secondary row needs q < 0.05, too, to hold or to be contradicted."""
+    if q is None or q < 0.05 or row["verdict"] not in ("holds", "contradicted"):
+        return row["verdict"]
+    return "undecided (Holm)" if row["verdict"] == "holds" else "no gain"  # the whole interval is below 0
+
+
+def spread(name: str, of_seed: dict[int, float]) -> str:
+    """Return a side's mean with its interval, over fits as in the rows above; over seeds for GRPO's long runs."""
+    return "{:.3f} ({:.3f} … {:.3f})".format(*interval(list(of_seed.values()) if name == LONG else by_fit(of_seed)))
+
+
 def table_of_tuning(done: dict[str, dict]) -> str:
-    lines = [("setting", "mean score", "± (95 %)", "seeds")]
-    for name, each in scores(tuning(done), done).items():
+    lines = [("setting", "mean score (as many responses: the end)", "± (95 %)", "seeds")]
+    found = scores(tuning(done), done)
+    found |= {name: each for name, each in scores(tuning(done), done, end).items() if name.startswith(LONG)}
+    for name, each in found.items():
         values = list(each.values())
         half = critical(len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0
         if values:
@@ -262,19 +278,16 @@ def table_of_verdicts(chosen: dict, done: dict[str, dict]) -> str:
         n = len(wanted(each))
         return f"Confirmation: {n - len(missing)} of {n} runs are done. No look before the last one."
     found, ends = scores(each, done), scores(each, done, end)
-    same = found["ensemble, λ 1"].items() <= found["ensemble"].items()  # λ 1 was chosen: there is nothing to compare
+    same = chosen["ensemble"] == chosen["ensemble, λ 1"]  # there is nothing to compare
     pairs = [pair for pair in (PRIMARY, *SECONDARY) if not (same and pair[1] == "ensemble, λ 1")]
     rows = [unpaired(a, b, ends) if b == LONG else contrast(a, b, found) for a, b in pairs]
     corrected = [None, *holm([row["p"] for row in rows[1:]])]
     lines = [("", "A", "B", "A − B (95 %)", "p", "Holm", "p, signs", "seeds", "verdict")]
     for (a, b), row, q in zip(pairs, rows, corrected):
-        weak = q is not None and q >= 0.05 and row["verdict"] in ("holds", "contradicted")
         lines.append(("primary" if q is None else "secondary", a, b, row["written"], f"{row['p']:.2g}",
-                      "" if q is None else f"{q:.2g}", row["flips"], row["seeds"],
-                      "undecided (Holm)" if weak else row["verdict"]))
-    means = [("side", "mean score (95 %)", "at the end")] + [
-        (name, "{:.3f} ({:.3f} … {:.3f})".format(*interval(list(x.values()))),
-         "{:.3f} ({:.3f} … {:.3f})".format(*interval(list(ends[name].values())))) for name, x in found.items()]
+                      "" if q is None else f"{q:.2g}", row["flips"], row["seeds"], decided(row, q)))
+    means = [("side", "mean score (95 %)", "the end", "seeds")] + [
+        (name, "–" if name == LONG else spread(name, x), spread(name, ends[name]), len(x)) for name, x in found.items()]
     return f"{markdown(lines)}\n\n{markdown(means)}"
 
 
@@ -302,6 +315,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if args.stage == "confirm" and not chosen:
         parser.error("choose the settings first.")
+    if args.stage == "confirm" and chosen != choose(done):
+        parser.error(f"{args.chosen} is not what the finished tuning chose; restore it.")
     failed, most = 0, args.most
     while not failed:  # the next round of the tuning begins when this one is complete
         each = confirmation(chosen) if args.stage == "confirm" else tuning(done)
