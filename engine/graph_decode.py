@@ -160,8 +160,9 @@ class GraphDecoder:
         n_rows = max(2, n_rows)  # torch.compile makes special code for one row
         zeros = lambda *shape: torch.zeros(shape, dtype=torch.long, device=self.device)
         self.ids_B1, self.position_B1, self.column = zeros(n_rows, 1), zeros(n_rows, 1), zeros(1)
-        self.mask_BC = zeros(n_rows, self.columns)
-        self.cache = Cache(layers=[FixedLayer(x, n_rows, self.columns, self.column) for x in cache.layers])
+        columns = self.columns + LOOK  # no graph uses all of them: torch.compile makes special code for whole buffers
+        self.mask_BC = zeros(n_rows, columns)
+        self.cache = Cache(layers=[FixedLayer(x, n_rows, columns, self.column) for x in cache.layers])
 
     def generate(self, batch, stops) -> torch.Tensor:
         """Draw tokens as lm.generate does, until stops ends the round or the columns end. -> ids [rows, S]"""
