@@ -589,8 +589,8 @@ def derive(flags: argparse.Namespace) -> argparse.Namespace:
 
 def memory_and_time(args: argparse.Namespace) -> str:
     (n_gpus, gib), work = args.plan, workload(args, critic_names(args), plan.LONGEST_PROMPT)
-    item, machine = 4 if args.dtype == "fp32" else 2, n_gpus if n_gpus % 8 else 8
-    sizes = [args.ranks_per_copy] if args.ranks_per_copy else sorted({machine, n_gpus})
+    item = 4 if args.dtype == "fp32" else 2
+    sizes = plan.sizes_to_try(n_gpus if n_gpus % 8 else 8, n_gpus, args.ranks_per_copy)
     require(n_gpus % sizes[0] == 0, f"--ranks-per-copy {sizes[0]} does not divide the {n_gpus} GPUs of --plan.")
     chosen, memory = plan.choose(work, item, n_gpus, sizes, gib * 2**30)
     return f"{memory}\n{time_plan(work, item, chosen, n_gpus, gib)}"

@@ -75,8 +75,8 @@ def generate_responses(actor: Actor, tokenizer, prompts: list[list[int]], sampli
                 capacity = (len(batch.rows) + len(admitted)) // 2
                 if not capacity:
                     raise
-                for i, ids, mask in zip(batch.rows, batch.ids.cpu(), batch.mask.cpu()) if batch.rows else ():
-                    sequences[i] = ids[mask.bool()].tolist()
+                for i, tokens in zip(batch.rows, batch.sequences()):
+                    sequences[i] = tokens
                 queue, batch = batch.rows + queue, InFlight([])
                 if decoder:
                     decoder.clear()
@@ -106,9 +106,8 @@ def generate_responses(actor: Actor, tokenizer, prompts: list[list[int]], sampli
             bar.update(int(finished_B.sum()))
             unfinished = (~finished_B).nonzero().flatten()
             if broken_off:
-                for b in unfinished.tolist():
-                    i = batch.rows[b]
-                    sequences[i] = ids[b, stops.starts[b] - len(local[i]) :].tolist()
+                for i, tokens in zip(batch.rows, batch.sequences()):
+                    sequences[i] = tokens
                 queue, batch = [batch.rows[b] for b in unfinished.tolist()] + queue, InFlight([])
                 if decoder:
                     decoder.clear()
@@ -215,6 +214,13 @@ class InFlight:
         self.ids, self.mask = (
             torch.cat([F.pad(x, (width - x.shape[1], 0)) for x in pair])  # negative padding cuts
             for pair in ((self.ids, new.ids), (self.mask, new.mask)))
+
+    def sequences(self) -> list[list[int]]:
+        """Return each row's prompt and response so far."""
+        if not self.rows:
+            return []
+        padding = (self.mask == 0).sum(1).tolist()  # the mask may lack the newest columns
+        return [row[n:].tolist() for row, n in zip(self.ids.cpu(), padding)]
 
     def keep(self, kept: torch.Tensor) -> None:
         """Keep these rows only, and extend the mask over the new tokens."""

@@ -188,6 +188,11 @@ def gib(n: float) -> str:
     return f"{n / 2**30:.1f}"
 
 
+def sizes_to_try(machine: int, processes: int, ranks_per_copy: int | None) -> list[int]:
+    """Return how many GPUs may share a copy: the given number, else those of a machine, then all."""
+    return [ranks_per_copy] if ranks_per_copy else sorted({machine, processes})
+
+
 def settle(work: Workload, dtype: str, ranks_per_copy: int | None, world: World) -> tuple[dict, World]:
     """Choose --offload, --generate-batch and how ranks shard the models. -> settings, world. Collective.
 
@@ -197,9 +202,7 @@ def settle(work: Workload, dtype: str, ranks_per_copy: int | None, world: World)
         offload = "none" if work.offload == "auto" else work.offload
         batch = MIN_BATCH if work.generate_batch == "auto" else work.generate_batch
         return dict(offload=offload, generate_batch=batch), world
-    copy_sizes = [world.mesh.shape[-1]]
-    if ranks_per_copy is None and copy_sizes[0] < world.size:
-        copy_sizes.append(world.size)
+    copy_sizes = sizes_to_try(world.mesh.shape[-1], world.size, ranks_per_copy)
     free_bytes = min(gather_list([torch.cuda.mem_get_info()[0]], world))
     with raise_on_all_ranks(world):
         plan = choose(work, compute_dtype(dtype, world).itemsize, world.size, copy_sizes, free_bytes)

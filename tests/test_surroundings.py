@@ -127,6 +127,13 @@ def test_a_signal_lets_the_step_finish_and_saves_it(tmp_path, sent):
     assert is_saved(out)
 
 
+def goes_on_to(process: subprocess.Popen, out: Path, step: int) -> None:
+    """The run reaches this step, and SIGTERM ends it as always."""
+    wait_for(lambda: n_steps(out) >= step)
+    process.terminate()
+    assert process.wait(60) == 128 + signal.SIGTERM
+
+
 @pytest.mark.slow
 def test_a_hang_up_that_nohup_ignores_does_not_end_the_run(tmp_path):
     out = tmp_path / "run"
@@ -134,9 +141,7 @@ def test_a_hang_up_that_nohup_ignores_does_not_end_the_run(tmp_path):
     wait_for(lambda: n_steps(out) >= 1)
     process.send_signal(signal.SIGHUP)
     seen = n_steps(out)
-    wait_for(lambda: n_steps(out) >= seen + 3)
-    process.terminate()
-    assert process.wait(60) == 128 + signal.SIGTERM
+    goes_on_to(process, out, seen + 3)
 
 
 @pytest.mark.slow
@@ -158,9 +163,7 @@ def test_sigusr1_saves_a_checkpoint_and_the_run_goes_on(tmp_path):
     assert not saved_steps(out / "checkpoint")
     process.send_signal(signal.SIGUSR1)
     saved = wait_for(lambda: saved_steps(out / "checkpoint"))[-1]
-    wait_for(lambda: n_steps(out) >= saved + 2)
-    process.terminate()
-    assert process.wait(60) == 128 + signal.SIGTERM
+    goes_on_to(process, out, saved + 2)
 
 
 @pytest.mark.slow
@@ -172,9 +175,7 @@ def test_a_stopped_and_continued_run_goes_on(tmp_path):
     time.sleep(5)
     seen = n_steps(out)
     process.send_signal(signal.SIGCONT)
-    wait_for(lambda: n_steps(out) >= seen + 2)
-    process.terminate()
-    assert process.wait(60) == 128 + signal.SIGTERM
+    goes_on_to(process, out, seen + 2)
     assert all(row["verify_failures"] == 0 for row in rows(out))
 
 

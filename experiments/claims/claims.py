@@ -47,7 +47,7 @@ sys.path.insert(0, str(ROOT))
 from engine.files import append_rows, jsonl, replace_text, whole_rows
 from experiments.claims.comparisons import BASE, CLAIMS, POST_HOC, REGIMES, VARIANTS
 from experiments.claims.verdicts import (
-    corrected, differences, headlines, multiplicity, p_of, pooled, table, written)
+    corrected, differences, headlines, interval, multiplicity, p_of, pooled, table, written)
 
 # variants whose critics are compared with Monte-Carlo values (experiments/values) when a run is done
 MEASURED = ("two critics, shards of groups", "two critics, same data", "one mini-critic")
@@ -209,7 +209,7 @@ def tables(names: list[str]) -> str:
             rows = {variant: {seed: row for seed, row in each.items() if seed >= 24}
                     for variant, each in regimes[name].items()}
             fresh = differences(first, rows)
-            texts[-1] += f"\n\n{first.a} − {first.b}, seeds 24 to 47: {written(fresh)}, p {p_of(fresh):.2g}."
+            texts[-1] += f"\n\n{first.a} − {first.b}, seeds 24 to 47: {written(*interval(fresh))}, p {p_of(fresh):.2g}."
     return "\n\n".join([*texts, multiplicity(regimes)])
 
 

@@ -91,21 +91,26 @@ def p_of(differences: list[float]) -> float:
     return p_value(statistics.fmean(differences), statistics.stdev(differences) / math.sqrt(n), n - 1)
 
 
+def verdict_of(claim: Claim, middle: float, low: float, high: float) -> str:
+    """Return the verdict on a difference with this interval by the rule in claims.py."""
+    if low > -claim.delta if claim.no_worse else low > 0 and middle >= claim.delta:
+        return "holds"
+    if high < 0 and middle <= -claim.delta:
+        return "contradicted"
+    return "no gain" if high < claim.delta and not claim.no_worse else "undecided"
+
+
 def verdict(claim: Claim, differences: list[float]) -> str:
-    """Return the verdict by the rule in claims.py; for "undecided" with the seeds that ± δ/2 would take."""
-    middle, low, high = interval(differences)
-    n, delta, same = len(differences), claim.delta, differences.count(0)
+    """Return the verdict on paired differences; for "undecided" with the seeds that ± δ/2 would take."""
+    n, same = len(differences), differences.count(0)
     if n < 2:
         return "undecided (one seed)"
     if 2 * same >= n and claim.b:
         return f"undecided ({same} of {n} pairs are equal)"
-    if low > -delta if claim.no_worse else low > 0 and middle >= delta:
-        return "holds"
-    if high < 0 and middle <= -delta:
-        return "contradicted"
-    if high < delta and not claim.no_worse:
-        return "no gain"
-    seeds = (2 * 2 * statistics.stdev(differences) / delta) ** 2
+    found = verdict_of(claim, *interval(differences))
+    if found != "undecided":
+        return found
+    seeds = (2 * 2 * statistics.stdev(differences) / claim.delta) ** 2
     return f"undecided (about {max(n + 1, rounded_up(seeds))} seeds)"
 
 
@@ -134,9 +139,9 @@ def pooled(rows: dict, left_out: tuple[str, ...] = ()) -> tuple[float, int, int]
 
 
 # -- tables --------------------------------------------------------------------------------------------------
-def written(each: list[float]) -> str:
-    middle, low, high = interval(each)
-    text = f"{middle:+.3f} ({low:+.3f} … {high:+.3f})" if len(each) > 1 else f"{middle:+.3f}"
+def written(middle: float, low: float, high: float) -> str:
+    """Return a difference with its interval as text, without the interval if it is infinite."""
+    text = f"{middle:+.3f} ({low:+.3f} … {high:+.3f})" if math.isfinite(low) else f"{middle:+.3f}"
     return text.translate(MINUS)
 
 
@@ -170,10 +175,10 @@ def table(rows: dict, claims: list[Claim], q: dict[Claim, float] = {}) -> str:
     lines = [head]
     for claim in claims:
         if each := differences(claim, rows):
-            at_end = written(differences(claim, rows, "end")) if claim.score == "area" else ""
+            at_end = written(*interval(differences(claim, rows, "end"))) if claim.score == "area" else ""
             p = f"{p_of(each):.2g}" if len(each) > 1 else ""
             lines.append((claim.name, claim.sentence, claim.a, claim.b or "0",
-                          f"{claim.score}, {claim.delta:g}", written(each), at_end, len(each), p,
+                          f"{claim.score}, {claim.delta:g}", written(*interval(each)), at_end, len(each), p,
                           f"{q[claim]:.2g}" if claim in q else "", verdict(claim, each)))
     return markdown(lines)
 
@@ -187,7 +192,7 @@ def headlines(regimes: dict[str, dict]) -> str:
         word = verdict(claim, each).split(" (")[0]
         if word in ("holds", "contradicted"):
             word = f"{word}, p {p_of(each):.2g}"
-        lines.append((f"{name}: {a} − {b}", regime, written(each), word, len(each)))
+        lines.append((f"{name}: {a} − {b}", regime, written(*interval(each)), word, len(each)))
     return markdown(lines)
 
 

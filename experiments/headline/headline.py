@@ -26,7 +26,7 @@ from engine.files import replace_text
 from experiments.claims.claims import ROOT, digest_of, finished, run_all
 from experiments.claims.comparisons import NO_MASKS, SMALL, Claim
 from experiments.claims.student import critical, holm, p_value
-from experiments.claims.verdicts import area, interval, markdown, p_of, verdict, written
+from experiments.claims.verdicts import area, interval, markdown, p_of, verdict, verdict_of, written
 
 HERE = Path(__file__).resolve().parent
 RESULTS, CHOSEN = HERE / "headline.jsonl", HERE / "chosen.json"
@@ -221,13 +221,16 @@ def sign_flips(values: list[float]) -> float:
     return sum(mean >= means[0] - 1e-12 for mean in means) / len(means)
 
 
+def claim_of(a: str, b: str) -> Claim:
+    return Claim("headline", f"{a} is better than {b}", a, b, "score", DELTA)
+
+
 def contrast(a: str, b: str, found: dict[str, dict[int, float]]) -> dict:
     """Return what is said of a − b by paired seeds, with the fit as the unit."""
     paired = {seed: found[a][seed] - found[b][seed] for seed in sorted(found[a].keys() & found[b].keys())}
     each = by_fit(paired)
-    claim = Claim("headline", f"{a} is better than {b}", a, b, "score", DELTA)
-    return dict(seeds=len(paired), written=written(each), p=p_of(each), flips=f"{sign_flips(each):.2g}",
-                verdict=verdict(claim, each).replace(" seeds)", " fits)"))
+    return dict(seeds=len(paired), written=written(*interval(each)), p=p_of(each), flips=f"{sign_flips(each):.2g}",
+                verdict=verdict(claim_of(a, b), each).replace(" seeds)", " fits)"))
 
 
 def unpaired(a: str, b: str, found: dict[str, dict[int, float]]) -> dict:
@@ -240,11 +243,9 @@ def unpaired(a: str, b: str, found: dict[str, dict[int, float]]) -> dict:
     error = sum(statistics.variance(x) / len(x) for x in sides) ** 0.5
     df = min(map(len, sides)) - 1
     half = critical(df) * error
-    text = f"{middle:+.3f} ({middle - half:+.3f} … {middle + half:+.3f})".replace("-", "−")
-    said = "holds" if middle - half > 0 and middle >= DELTA else "no gain" if middle + half < DELTA else "undecided"
-    said = "contradicted" if middle + half < 0 and middle <= -DELTA else said
-    return dict(seeds=f"{len(found[a])}, {len(found[b])}", written=text, p=p_value(middle, error, df), flips="",
-                verdict=said)
+    span = middle, middle - half, middle + half
+    return dict(seeds=f"{len(found[a])}, {len(found[b])}", written=written(*span), p=p_value(middle, error, df),
+                flips="", verdict=verdict_of(claim_of(a, b), *span))
 
 
 def decided(row: dict, q: float | None) -> str:
