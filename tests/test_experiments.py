@@ -598,7 +598,7 @@ def test_if_a_setting_with_lam_1_wins_it_is_the_control_too():
         done |= results_of(tuning(done), value)
     chosen = choose(done)
     assert chosen["ensemble"] == chosen["ensemble, λ 1"] == best
-    done = results_of(confirmation(chosen), lambda name, seed: 0.7 + 0.01 * (seed % 5))
+    done = results_of(confirmation(chosen), lambda name, seed: 0.7 + 0.001 * (len(name) * seed % 7))
     assert len(done) == 240 and "| ensemble | ensemble, λ 1 |" not in table_of_verdicts(chosen, done)
 
 
@@ -641,6 +641,18 @@ def test_the_fit_is_the_unit_so_that_a_lead_with_one_fit_alone_does_not_hold():
 def test_the_test_of_signs_counts_all_signs():
     assert sign_flips([1, 1, 1]) == 2 / 8 and sign_flips([1, -1]) == 1
     assert sign_flips([3, 1, 1, -2]) == 10 / 16  # sums as far from 0 as 3: all but ±1
+
+
+def test_scatter_is_compared_by_pairs_and_a_lead_or_shared_luck_does_not_matter():
+    def said(seed, narrow, wide):
+        order = np.random.default_rng(seed)
+        shared = order.normal(0, 0.05, 64)
+        sides = {"a": 0.6 + shared + order.normal(0, narrow, 64), "b": 0.5 + shared + order.normal(0, wide, 64)}
+        return headline.scatter("a", "b", {name: dict(enumerate(each.tolist())) for name, each in sides.items()})
+
+    assert ": holds." in said(0, 0.01, 0.06) and ": contradicted." in said(0, 0.06, 0.01)
+    false_alarms = sum("undecided" not in said(seed, 0.03, 0.03) for seed in range(1000))
+    assert 30 <= false_alarms <= 70, "5 % of 1,000, up to three standard deviations"
 
 
 # -- the runner ----------------------------------------------------------------------------------------------

@@ -248,6 +248,22 @@ def unpaired(a: str, b: str, found: dict[str, dict[int, float]]) -> dict:
                 flips="", verdict=verdict_of(claim_of(a, b), *span))
 
 
+def scatter(a: str, b: str, found: dict[str, dict[int, float]]) -> str:
+    """Return whether a's score varies less between seeds than b's, in a sentence.
+
+    The test is that of Pitman and Morgan (1939): sum and difference of a seed's two scores are correlated
+    exactly if the variances differ.
+    """
+    pairs = [(found[a][seed], found[b][seed]) for seed in sorted(found[a].keys() & found[b].keys())]
+    r = statistics.correlation([x + y for x, y in pairs], [x - y for x, y in pairs])
+    df = len(pairs) - 2
+    p = p_value(r, ((1 - r * r) / df) ** 0.5, df)
+    verdict = "undecided" if p >= 0.05 else "holds" if r < 0 else "contradicted"
+    deviations = [statistics.stdev(x) for x in zip(*pairs)]
+    return (f"The score of {a} varies less between seeds than that of {b}: {verdict}. Standard deviations "
+            f"{deviations[0]:.3f} and {deviations[1]:.3f}, {len(pairs)} seeds, p = {p:.2g} (Pitman and Morgan).")
+
+
 def decided(row: dict, q: float | None) -> str:
     """Return the verdict. A secondary row needs q < 0.05, too, to hold or to be contradicted."""
     if q is None or q < 0.05 or row["verdict"] not in ("holds", "contradicted"):
@@ -289,7 +305,7 @@ def table_of_verdicts(chosen: dict, done: dict[str, dict]) -> str:
                       "" if q is None else f"{q:.2g}", row["flips"], row["seeds"], decided(row, q)))
     means = [("side", "mean score (95 %)", "the end", "seeds")] + [
         (name, "–" if name == LONG else spread(name, x), spread(name, ends[name]), len(x)) for name, x in found.items()]
-    return f"{markdown(lines)}\n\n{markdown(means)}"
+    return f"{markdown(lines)}\n\n{markdown(means)}\n\n{scatter(*PRIMARY, found)}"
 
 
 def main(argv: list[str] | None = None) -> int:
