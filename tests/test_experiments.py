@@ -24,10 +24,10 @@ from experiments.claims.claims import digest_of, finished, flags_of, regime_rows
 from experiments.claims.comparisons import CLAIMS, HEADLINES, POST_HOC, REGIMES, VARIANTS, Claim
 from experiments.claims.student import benjamini_hochberg, central, critical, holm, p_value
 from experiments.claims.verdicts import area, differences, headlines, interval, multiplicity, pooled, table, verdict
-from experiments.headline import headline
+from experiments.headline import headline, pairs
 from experiments.headline.headline import CONFIRMATION, ENSEMBLE_SETTINGS, GRPO_SETTINGS, LONG, PRIMARY, SECONDARY
 from experiments.headline.headline import SETTINGS, choose, confirmation, contrast, round_1, score, scores, sign_flips
-from experiments.headline.headline import table_of_verdicts, tuning, wanted
+from experiments.headline.headline import tuning, wanted
 from experiments.inside import inside
 from experiments.values.values import errors
 from tests.runs import FEW, ROOT, rows, run
@@ -547,6 +547,39 @@ def test_the_design_names_every_setting_side_and_number():
     assert all(each in DESIGN for each in (*numbers, f"δ = {headline.DELTA}"))
 
 
+def test_pairs_of_responses_are_tuned_and_confirmed_on_seeds_and_settings_of_their_own():
+    assert len(pairs.SETTINGS["GRPO"]) == len(pairs.SETTINGS["ensemble"]) == 4
+    for side, settings in pairs.SETTINGS.items():
+        for name, setting in settings.items():
+            assert f"| {side}: {name} |" in DESIGN
+            parsed = settings_of(side, setting)
+            assert (parsed.prompts_per_step, parsed.group_size) == (16, 2)
+            assert differing(parsed, settings_of(side, SETTINGS[side][name])) == {"prompts_per_step", "group_size"}
+    assert all(f"{a} − {b}" in DESIGN for a, b in pairs.COMPARED)
+    used = [*headline.ROUND_1, *headline.ROUND_2, *headline.ROUND_3, *CONFIRMATION]
+    assert not {*used} & {*pairs.TUNING, *pairs.CONFIRMATION}
+    assert "116 to 123" in DESIGN and "264 to 295" in DESIGN
+    fits = [headline.fit_of(seed) for seed in pairs.CONFIRMATION]
+    assert {fits.count(fit) for fit in headline.CONFIRMATION_FITS} == {4} and len({*fits}) == 8
+    assert {headline.fit_of(seed) for seed in pairs.TUNING} == {*headline.TUNING_FITS}
+
+
+def test_pairs_of_responses_have_one_look_too():
+    each = pairs.tuning({})
+    done = results_of(each, lambda name, seed: 0.5 + 0.01 * ("lr 5e-5" in name) + 0.01 * ("0.95" in name))
+    chosen = pairs.choose(done)
+    assert chosen == {"GRPO": "as is, lr 5e-5", "ensemble": "λ 0.95, critics that keep, lr 5e-5", "nothing": "lr 5e-5"}
+    done.popitem()
+    with pytest.raises(SystemExit, match="^1 runs"):
+        pairs.choose(done)
+    confirmed = results_of(pairs.confirmation(chosen), lambda name, seed: (
+        0.5 + 0.001 * (len(name) * seed % 7) + 0.1 * (name == "ensemble")))
+    text = headline.table_of_verdicts(pairs.confirmation(chosen), pairs.COMPARED, confirmed)
+    assert len(confirmed) == 96 and len(re.findall(r"\| 32 \| holds \|", text)) == 2
+    confirmed.popitem()
+    assert "95 of 96" in headline.table_of_verdicts(pairs.confirmation(chosen), pairs.COMPARED, confirmed)
+
+
 # -- scores, choices, verdicts -------------------------------------------------------------------------------
 def row_of(value: float, steps: int = 30, **more) -> dict:
     return dict(accuracy=[[step, value] for step in range(0, steps + 1, 5)], reward=[value] * steps, **more)
@@ -556,6 +589,10 @@ def test_the_score_is_the_mean_of_two_areas_and_the_end_that_of_the_last_steps()
     row = dict(accuracy=[[0, 0.0], [10, 0.4], [20, 0.6]], reward=[0.1] * 10 + [0.5] * 10)
     assert score(row) == pytest.approx(((2 + 5) / 20 + 0.3) / 2)
     assert headline.end(row) == pytest.approx((0.5 + 0.5) / 2)
+
+
+def verdicts_of(chosen: dict[str, str], done: dict[str, dict]) -> str:
+    return headline.table_of_verdicts(confirmation(chosen), headline.compared(chosen), done)
 
 
 def results_of(each: list, value) -> dict[str, dict]:
@@ -599,7 +636,7 @@ def test_if_a_setting_with_lam_1_wins_it_is_the_control_too():
     chosen = choose(done)
     assert chosen["ensemble"] == chosen["ensemble, λ 1"] == best
     done = results_of(confirmation(chosen), lambda name, seed: 0.7 + 0.001 * (len(name) * seed % 7))
-    assert len(done) == 240 and "| ensemble | ensemble, λ 1 |" not in table_of_verdicts(chosen, done)
+    assert len(done) == 240 and "| ensemble | ensemble, λ 1 |" not in verdicts_of(chosen, done)
 
 
 @pytest.mark.parametrize("verdict, q, expected", [
@@ -615,7 +652,7 @@ def test_there_is_one_look_and_the_verdict_is_that_of_the_means_over_fits():
     lead = {"ensemble": 0.05, "one critic": 0.05}
     done = results_of(confirmation(CHOSEN), lambda name, seed: (
         0.7 + noise[seed] + lead.get(name, 0) + 0.01 * order.normal()))
-    text = table_of_verdicts(CHOSEN, done)
+    text = verdicts_of(CHOSEN, done)
     first = next(line for line in text.splitlines() if line.startswith("| primary |"))
     assert "| ensemble | GRPO | +0.0" in first and first.endswith("| 0.0078 | 64 | holds |")
     assert next(line for line in text.splitlines() if "| ensemble | one critic |" in line).endswith("| no gain |")
@@ -624,7 +661,7 @@ def test_there_is_one_look_and_the_verdict_is_that_of_the_means_over_fits():
     each = [found["ensemble"][seed] - found["GRPO"][seed] for seed in CONFIRMATION]
     assert f"{statistics.fmean(each):+.3f}" in first
     done.popitem()
-    text = table_of_verdicts(CHOSEN, done)
+    text = verdicts_of(CHOSEN, done)
     assert "holds" not in text and "271 of 272 runs are done. No look" in text
 
 

@@ -17,7 +17,9 @@ import json
 import os
 import statistics
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Callable
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -80,7 +82,7 @@ def flags_of(side: str, setting: str, seed: int) -> str:
 
 def fit_of(seed: int) -> int:
     """Return the seed of the fit that a run's critics come from."""
-    fits = CONFIRMATION_FITS if seed in CONFIRMATION else TUNING_FITS
+    fits = TUNING_FITS if seed < CONFIRMATION.start else CONFIRMATION_FITS
     return fits[seed % len(fits)]
 
 
@@ -112,6 +114,18 @@ def shortened(names: dict[str, str]):
 
 
 Planned = tuple[str, str, str, range]  # name, side, setting, seeds
+
+
+@dataclass(frozen=True)
+class Design:
+    """An experiment that is tuned, then confirmed. `done` are finished runs, by digest; `chosen` is side -> setting."""
+
+    results: Path  # one line for each finished run
+    chosen: Path
+    tuning: Callable[[dict[str, dict]], list[Planned]]  # of done
+    choose: Callable[[dict[str, dict]], dict[str, str]]  # of done
+    confirmation: Callable[[dict[str, str]], list[Planned]]  # of chosen
+    compared: Callable[[dict[str, str]], list[tuple[str, str]]]  # of chosen: A − B, the primary comparison first
 
 
 def round_1() -> list[Planned]:
@@ -160,6 +174,12 @@ def tuning(done: dict[str, dict]) -> list[Planned]:
             break
         each = each + later(done)
     return each
+
+
+def compared(chosen: dict[str, str]) -> list[tuple[str, str]]:
+    """Return the comparisons. A setting with λ 1 that was chosen is not compared with itself."""
+    same = chosen["ensemble"] == chosen["ensemble, λ 1"]
+    return [PRIMARY] + [pair for pair in SECONDARY if not (same and pair[1] == "ensemble, λ 1")]
 
 
 # -- scores --------------------------------------------------------------------------------------------------
@@ -276,27 +296,24 @@ def spread(name: str, of_seed: dict[int, float]) -> str:
     return "{:.3f} ({:.3f} … {:.3f})".format(*interval(list(of_seed.values()) if name == LONG else by_fit(of_seed)))
 
 
-def table_of_tuning(done: dict[str, dict]) -> str:
+def table_of_tuning(each: list[Planned], done: dict[str, dict]) -> str:
     lines = [("setting", "mean score (as many responses: the end)", "± (95 %)", "seeds")]
-    found = scores(tuning(done), done)
-    found |= {name: each for name, each in scores(tuning(done), done, end).items() if name.startswith(LONG)}
-    for name, each in found.items():
-        values = list(each.values())
+    found = scores(each, done)
+    found |= {name: of_seed for name, of_seed in scores(each, done, end).items() if name.startswith(LONG)}
+    for name, of_seed in found.items():
+        values = list(of_seed.values())
         half = critical(len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0
         if values:
             lines.append((name, f"{statistics.fmean(values):.3f}", f"{half:.3f}", len(values)))
     return markdown(lines)
 
 
-def table_of_verdicts(chosen: dict, done: dict[str, dict]) -> str:
-    """Return the verdicts, or how many runs are missing."""
-    each = confirmation(chosen)
+def table_of_verdicts(each: list[Planned], pairs: list[tuple[str, str]], done: dict[str, dict]) -> str:
+    """Return the verdicts, or how many runs are missing. each: the confirmation; pairs: primary first."""
     if missing := missing_of(each, done):
         n = len(wanted(each))
         return f"Confirmation: {n - len(missing)} of {n} runs are done. No look before the last one."
     found, ends = scores(each, done), scores(each, done, end)
-    same = chosen["ensemble"] == chosen["ensemble, λ 1"]  # there is nothing to compare
-    pairs = [pair for pair in (PRIMARY, *SECONDARY) if not (same and pair[1] == "ensemble, λ 1")]
     rows = [unpaired(a, b, ends) if b == LONG else contrast(a, b, found) for a, b in pairs]
     corrected = [None, *holm([row["p"] for row in rows[1:]])]
     lines = [("", "A", "B", "A − B (95 %)", "p", "Holm", "p, signs", "seeds", "verdict")]
@@ -305,38 +322,39 @@ def table_of_verdicts(chosen: dict, done: dict[str, dict]) -> str:
                       "" if q is None else f"{q:.2g}", row["flips"], row["seeds"], decided(row, q)))
     means = [("side", "mean score (95 %)", "the end", "seeds")] + [
         (name, "–" if name == LONG else spread(name, x), spread(name, ends[name]), len(x)) for name, x in found.items()]
-    return f"{markdown(lines)}\n\n{markdown(means)}\n\n{scatter(*PRIMARY, found)}"
+    return f"{markdown(lines)}\n\n{markdown(means)}\n\n{scatter(*pairs[0], found)}"
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = Parser(__doc__)
+def carry_out(design: Design, doc: str, argv: list[str] | None = None) -> int:
+    """Carry out one stage of a design. -> exit code"""
+    parser = Parser(doc)
     add = parser.add_argument
     add("stage", choices=("tune", "choose", "confirm", "table"))
     add("--jobs", type=COUNT, default=len(os.sched_getaffinity(0)), help="runs side by side, one thread each")
     add("--most", type=COUNT, default=10**6, help="start no more runs than this")
-    add("--results", type=Path, default=RESULTS, help="one line for each finished run")
-    add("--chosen", type=Path, default=CHOSEN, help="file of the chosen settings")
+    add("--results", type=Path, default=design.results, help="one line for each finished run")
+    add("--chosen", type=Path, default=design.chosen, help="file of the chosen settings")
     add("--folder", type=lambda path: Path(path).resolve(), default=ROOT / "runs/headline", help="folder of the runs")
     add("--list", action="store_true", help="only count the stage's runs")
     args = parser.parse_args(argv)
     done = finished(args.results)
     chosen = json.loads(args.chosen.read_text()) if args.chosen.exists() else {}
     if args.stage == "choose":
-        replace_text(args.chosen, json.dumps(choose(done), indent=1, ensure_ascii=False) + "\n")
+        replace_text(args.chosen, json.dumps(design.choose(done), indent=1, ensure_ascii=False) + "\n")
         print(args.chosen.read_text(), end="")
         return 0
     if args.stage == "table":
-        print(table_of_tuning(done))
+        print(table_of_tuning(design.tuning(done), done))
         if chosen:
-            print("\n" + table_of_verdicts(chosen, done))
+            print("\n" + table_of_verdicts(design.confirmation(chosen), design.compared(chosen), done))
         return 0
     if args.stage == "confirm" and not chosen:
         parser.error("choose the settings first.")
-    if args.stage == "confirm" and chosen != choose(done):
+    if args.stage == "confirm" and chosen != design.choose(done):
         parser.error(f"{args.chosen} is not what the finished tuning chose; restore it.")
     failed, most = 0, args.most
     while not failed:  # the next round of the tuning begins when this one is complete
-        each = confirmation(chosen) if args.stage == "confirm" else tuning(done)
+        each = design.confirmation(chosen) if args.stage == "confirm" else design.tuning(done)
         names, missing = wanted(each), missing_of(each, done)
         print(f"{len(names) - len(missing)} of {len(names)} runs are done.", flush=True)
         if args.list or not missing or most <= 0:
@@ -345,6 +363,10 @@ def main(argv: list[str] | None = None) -> int:
         failed = run_all(missing[:most], args.folder, args.results, args.jobs, set(), shortened(by_digest))
         done, most = finished(args.results), most - len(missing)
     return min(1, failed)
+
+
+def main(argv: list[str] | None = None) -> int:
+    return carry_out(Design(RESULTS, CHOSEN, tuning, choose, confirmation, compared), __doc__, argv)
 
 
 if __name__ == "__main__":
