@@ -128,9 +128,14 @@ class Design:
     compared: Callable[[dict[str, str]], list[tuple[str, str]]]  # of chosen: A − B, the primary comparison first
 
 
+def each_setting(settings: dict[str, dict[str, str]], seeds: range) -> list[Planned]:
+    """Return a round of every setting of every side; settings: side -> name -> flags."""
+    return [(f"{side}: {name}", side, setting, seeds)
+            for side, of_side in settings.items() for name, setting in of_side.items()]
+
+
 def round_1() -> list[Planned]:
-    return [(f"{side}: {name}", side, setting, ROUND_1)
-            for side, settings in SETTINGS.items() for name, setting in settings.items()]
+    return each_setting(SETTINGS, ROUND_1)
 
 
 def round_2(done: dict[str, dict]) -> list[Planned]:

@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from experiments.headline import headline
-from experiments.headline.headline import HERE, Design, Planned, carry_out, missing_of, ranked
+from experiments.headline.headline import HERE, Design, Planned, carry_out, each_setting, missing_of, ranked
 
 TUNING, CONFIRMATION = range(116, 124), range(264, 296)
 PAIRS = "--prompts-per-step 16 --group-size 2"
@@ -29,8 +29,7 @@ COMPARED = [("ensemble", "GRPO"), ("ensemble", "nothing"), ("nothing", "GRPO")]
 
 
 def tuning(done: dict[str, dict]) -> list[Planned]:
-    return [(f"{side}: {name}", side, setting, TUNING)
-            for side, settings in SETTINGS.items() for name, setting in settings.items()]
+    return each_setting(SETTINGS, TUNING)
 
 
 def choose(done: dict[str, dict]) -> dict[str, str]:
