@@ -1,0 +1,108 @@
+"""Should the embedded default have λ below 1, a short warm-up and critics that keep what they know?
+
+    python experiments/headline/embedded.py           # makes the runs; stops when the answer is there
+    python experiments/headline/embedded.py --table   # the committed results; runs nothing
+
+The rule, written before the runs: a candidate becomes the default of `python train.py` if it ends better than
+the present default in ten of ten seeds, at the same number of responses. Two rollouts of warm-up and 13 steps
+take as many as 15 steps. The candidate is the best of CANDIDATES by the end, over the tuning's seeds. Then
+candidate and default run on seeds 0, 1, … until a seed is not better, or until ten are. "The end" is that of
+headline.py: the mean of the last two held-out accuracies and of the reward of the last ten rollouts.
+"""
+
+import os
+import statistics
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from engine.command_line import COUNT, Parser
+from experiments.claims.claims import ROOT, digest_of, finished, run_all
+from experiments.claims.verdicts import markdown
+from experiments.headline.headline import KEEPS, end, shortened
+
+RESULTS = Path(__file__).resolve().parent / "embedded.jsonl"
+TUNING, TEST = range(130, 132), range(10)
+EVERY = "--eval-every 5 --save-every 0"
+DEFAULT = "the default"
+CANDIDATES = {
+    f"λ {lam}, critics that {name}": f"--lam {lam} --critic-warmup 2 --steps 13 {critics}".strip()
+    for lam in (0.95, 0.8) for name, critics in (("keep", KEEPS), ("move on", ""))}
+SETTINGS = {DEFAULT: ""} | CANDIDATES
+
+
+def run_of(name: str, seed: int) -> tuple[str, int]:
+    return f"{EVERY} {SETTINGS[name]}".strip(), seed
+
+
+def ends(done: dict[str, dict], name: str, seeds: range) -> dict[int, float]:
+    """Return seed -> end of the finished runs."""
+    rows = {seed: done.get(digest_of(*run_of(name, seed))) for seed in seeds}
+    return {seed: end(row) for seed, row in rows.items() if row}
+
+
+def chosen(done: dict[str, dict]) -> str | None:
+    """Return the best candidate, or None while the tuning is not complete."""
+    means = {name: ends(done, name, TUNING) for name in CANDIDATES}
+    if any(len(of_seed) < len(TUNING) for of_seed in means.values()):
+        return None
+    return max(means, key=lambda name: statistics.fmean(means[name].values()))
+
+
+def gains(done: dict[str, dict], name: str) -> dict[int, float]:
+    """Return seed -> end of the candidate less that of the default."""
+    ours, others = ends(done, name, TEST), ends(done, DEFAULT, TEST)
+    return {seed: ours[seed] - others[seed] for seed in TEST if seed in ours and seed in others}
+
+
+def planned(done: dict[str, dict]) -> dict[tuple[str, int], str]:
+    """Return the next runs: the tuning's, then those of the next seed; none when the answer is there."""
+    name = chosen(done)
+    if name is None:
+        return {run_of(each, seed): each for seed in TUNING for each in CANDIDATES}
+    found = gains(done, name)
+    if len(found) == len(TEST) or any(gain <= 0 for gain in found.values()):
+        return {}
+    return {run_of(each, len(found)): each for each in (name, DEFAULT)}
+
+
+def table(done: dict[str, dict]) -> str:
+    """Return both stages as markdown, and the answer."""
+    lines = [("setting", "the end, tuning", "seeds")]
+    for name in CANDIDATES:
+        if of_seed := ends(done, name, TUNING):
+            lines.append((name, f"{statistics.fmean(of_seed.values()):.3f}", len(of_seed)))
+    name = chosen(done)
+    if name is None:
+        return markdown(lines)
+    found = gains(done, name)
+    test = [("seed", name, DEFAULT, "difference")] + [
+        (seed, f"{ends(done, name, TEST)[seed]:.3f}", f"{ends(done, DEFAULT, TEST)[seed]:.3f}", f"{gain:+.3f}")
+        for seed, gain in found.items()]
+    better = sum(gain > 0 for gain in found.values())
+    answer = "not yet known" if planned(done) else "yes" if better == len(TEST) else "no"
+    return f"{markdown(lines)}\n\n{markdown(test)}\n\nBetter in {better} of {len(found)} seeds: {answer}."
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("--table", action="store_true", help="print the results; run nothing")
+    add("--jobs", type=COUNT, default=len(os.sched_getaffinity(0)), help="runs side by side, one thread each")
+    add("--results", type=Path, default=RESULTS, help="one line for each finished run")
+    add("--folder", type=lambda path: Path(path).resolve(), default=ROOT / "runs/embedded", help="folder of the runs")
+    args = parser.parse_args(argv)
+    done = finished(args.results)
+    while not args.table and (each := planned(done)):
+        names = {digest_of(*run): name for run, name in each.items()}
+        missing = [run for run in each if digest_of(*run) not in done]
+        if run_all(missing, args.folder, args.results, args.jobs, set(), shortened(names)):
+            return 1
+        done = finished(args.results)
+    print(table(done))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
