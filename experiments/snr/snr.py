@@ -294,7 +294,8 @@ def probe(run: Run, riders: dict[str, Passenger], step: int, n: int) -> dict:
     """Measure all estimators at the run's present policy on n batches. -> a line of results"""
     args, tokenizer = run.args, run.tokenizer
     order = np.random.default_rng(stream_seed(args.seed, "probe", step))
-    chosen = [run.problems[i] for i in order.choice(len(run.problems), n * args.prompts_per_step, replace=False)]
+    n_problems, n_chosen = len(run.problems), n * args.prompts_per_step
+    chosen = [run.problems[i] for i in order.choice(n_problems, n_chosen, replace=n_chosen > n_problems)]
     rates = line_rates(draw(run, chosen[: 2 * n], 4, "rates", step), tokenizer)
     drawn = draw(run, chosen, args.group_size, "probe", step)
     known_BT, right_BT = known_values(drawn, rates, tokenizer), right_so_far(drawn, tokenizer)
