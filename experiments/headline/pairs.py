@@ -2,7 +2,7 @@
 
     python experiments/headline/pairs.py tune       # after make_long.py and fits.py, as for headline.py
     python experiments/headline/pairs.py choose     # the best setting of each side -> pairs_chosen.json; commit it
-    python experiments/headline/pairs.py confirm    # seeds 264 to 295
+    python experiments/headline/pairs.py confirm    # seeds 264 to 287
     python experiments/headline/pairs.py table      # tuning; the verdicts only when all runs are there
 
 Finished runs are lines of pairs.jsonl.
@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.headline import headline
 from experiments.headline.headline import HERE, Design, Planned, carry_out, each_setting, missing_of, ranked
 
-TUNING, CONFIRMATION = range(116, 124), range(264, 296)
+TUNING, CONFIRMATION = range(116, 120), range(264, 288)
 PAIRS = "--prompts-per-step 16 --group-size 2"
 NAMES = {
     "GRPO": ("as is, lr 1e-4", "as is, lr 5e-5", f"{headline.WHITENED}, lr 1e-4", f"{headline.WHITENED}, lr 5e-5"),
