@@ -163,6 +163,15 @@ def test_the_readmes_numbers_are_those_of_the_committed_runs():
     assert all(line in tables for line in printed.split("\n"))
 
 
+@pytest.mark.parametrize("script", ("headline.py", "pairs.py", "embedded.py --table"))
+def test_the_headlines_tables_are_those_of_the_committed_runs(script):
+    file, *flags = script.split()
+    printed = run(f"experiments/headline/{file}", *(flags or ["table"])).stdout
+    page = (ROOT / "experiments/headline/README.md").read_text()
+    lines = printed[printed.index("\n\n|") :].split("\n")  # behind the tuning
+    assert len(lines) > 5 and all(line in page for line in lines)
+
+
 def test_seeds_are_paired_and_the_area_is_that_of_trapezoids():
     assert area({"curves": {"accuracy": [[0, 0.2], [5, 0.6], [15, 0.8]]}}) == pytest.approx((2 + 7) / 15)
     # two rollouts of warm-up, which leave the actor alone, are none

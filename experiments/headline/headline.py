@@ -17,7 +17,7 @@ import json
 import os
 import statistics
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable
 
@@ -97,6 +97,9 @@ LONG = "GRPO, as many responses"
 PRIMARY = ("ensemble", "GRPO")
 SECONDARY = [("ensemble", "ensemble, λ 1"), ("ensemble", "nothing"), ("ensemble", "one critic"),
              ("ensemble", "ensemble, masks"), ("one critic", "GRPO"), ("ensemble", LONG)]
+# named after the one look: hints for the next experiment, no tests
+POST_HOC = [("one critic", "nothing"), ("one critic", "ensemble, λ 1"), ("ensemble, λ 1", "nothing"), ("nothing", "GRPO"),
+            ("ensemble, masks", "GRPO")]
 
 
 # -- runs ----------------------------------------------------------------------------------------------------
@@ -126,6 +129,7 @@ class Design:
     choose: Callable[[dict[str, dict]], dict[str, str]]  # of done
     confirmation: Callable[[dict[str, str]], list[Planned]]  # of chosen
     compared: Callable[[dict[str, str]], list[tuple[str, str]]]  # of chosen: A − B, the primary comparison first
+    post_hoc: list[tuple[str, str]] = field(default_factory=list)
 
 
 def each_setting(settings: dict[str, dict[str, str]], seeds: range) -> list[Planned]:
@@ -313,7 +317,23 @@ def table_of_tuning(each: list[Planned], done: dict[str, dict]) -> str:
     return markdown(lines)
 
 
-def table_of_verdicts(each: list[Planned], pairs: list[tuple[str, str]], done: dict[str, dict]) -> str:
+def table_in_hindsight(each: list[Planned], pairs: list[tuple[str, str]], done: dict[str, dict]) -> str:
+    """Return what was not planned: more pairs, all pairs by the end, and the sides' mean accuracy by step."""
+    found, ends = scores(each, done), scores(each, done, end)
+    lines = [("A", "B", "A − B, score (95 %)", "p", "A − B, the end (95 %)", "p", "seeds")]
+    for a, b in pairs:
+        area_row, end_row = contrast(a, b, found), contrast(a, b, ends)
+        lines.append((a, b, area_row["written"], f"{area_row['p']:.2g}", end_row["written"], f"{end_row['p']:.2g}",
+                      area_row["seeds"]))
+    steps = range(0, STEPS + 1, 5)
+    accuracy = {step: scores(each, done, lambda row: dict(row["accuracy"])[step]) for step in steps}
+    curves = [("mean accuracy after so many updates", *steps)] + [
+        (name, *(f"{statistics.fmean(accuracy[step][name].values()):.3f}" for step in steps)) for name in found]
+    return f"{markdown(lines)}\n\n{markdown(curves)}"
+
+
+def table_of_verdicts(each: list[Planned], pairs: list[tuple[str, str]], done: dict[str, dict],
+                      post_hoc: list[tuple[str, str]] = ()) -> str:
     """Return the verdicts, or how many runs are missing. each: the confirmation; pairs: primary first."""
     if missing := missing_of(each, done):
         n = len(wanted(each))
@@ -327,7 +347,9 @@ def table_of_verdicts(each: list[Planned], pairs: list[tuple[str, str]], done: d
                       "" if q is None else f"{q:.2g}", row["flips"], row["seeds"], decided(row, q)))
     means = [("side", "mean score (95 %)", "the end", "seeds")] + [
         (name, "–" if name == LONG else spread(name, x), spread(name, ends[name]), len(x)) for name, x in found.items()]
-    return f"{markdown(lines)}\n\n{markdown(means)}\n\n{scatter(*pairs[0], found)}"
+    hindsight = table_in_hindsight(each, [pair for pair in (*pairs, *post_hoc) if LONG not in pair], done)
+    return (f"{markdown(lines)}\n\n{markdown(means)}\n\n{scatter(*pairs[0], found)}\n\n"
+            f"Not planned, looked at afterwards:\n\n{hindsight}")
 
 
 def carry_out(design: Design, doc: str, argv: list[str] | None = None) -> int:
@@ -351,7 +373,8 @@ def carry_out(design: Design, doc: str, argv: list[str] | None = None) -> int:
     if args.stage == "table":
         print(table_of_tuning(design.tuning(done), done))
         if chosen:
-            print("\n" + table_of_verdicts(design.confirmation(chosen), design.compared(chosen), done))
+            print("\n" + table_of_verdicts(
+                design.confirmation(chosen), design.compared(chosen), done, design.post_hoc))
         return 0
     if args.stage == "confirm" and not chosen:
         parser.error("choose the settings first.")
@@ -371,7 +394,7 @@ def carry_out(design: Design, doc: str, argv: list[str] | None = None) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return carry_out(Design(RESULTS, CHOSEN, tuning, choose, confirmation, compared), __doc__, argv)
+    return carry_out(Design(RESULTS, CHOSEN, tuning, choose, confirmation, compared, POST_HOC), __doc__, argv)
 
 
 if __name__ == "__main__":
