@@ -77,7 +77,7 @@ def table(done: dict[str, dict]) -> str:
         return markdown(lines)
     found = gains(done, name)
     test = [("seed", name, DEFAULT, "difference")] + [
-        (seed, f"{ends(done, name, TEST)[seed]:.3f}", f"{ends(done, DEFAULT, TEST)[seed]:.3f}", f"{gain:+.3f}")
+        (seed, f"{ends(done, name, TEST)[seed]:.3f}", f"{ends(done, DEFAULT, TEST)[seed]:.3f}", f"{gain:+.3f}".replace("-", "−"))
         for seed, gain in found.items()]
     better = sum(gain > 0 for gain in found.values())
     answer = "not yet known" if planned(done) else "yes" if better == len(TEST) else "no"
