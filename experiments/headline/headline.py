@@ -318,7 +318,7 @@ def table_of_tuning(each: list[Planned], done: dict[str, dict]) -> str:
 
 
 def table_in_hindsight(each: list[Planned], pairs: list[tuple[str, str]], done: dict[str, dict]) -> str:
-    """Return what was not planned: more pairs, all pairs by the end, and the sides' mean accuracy by step."""
+    """Return two tables: each pair by score and by the end, and each side's mean held-out accuracy by step."""
     found, ends = scores(each, done), scores(each, done, end)
     lines = [("A", "B", "A − B, score (95 %)", "p", "A − B, the end (95 %)", "p", "seeds")]
     for a, b in pairs:
@@ -349,7 +349,7 @@ def table_of_verdicts(each: list[Planned], pairs: list[tuple[str, str]], done: d
         (name, "–" if name == LONG else spread(name, x), spread(name, ends[name]), len(x)) for name, x in found.items()]
     hindsight = table_in_hindsight(each, [pair for pair in (*pairs, *post_hoc) if LONG not in pair], done)
     return (f"{markdown(lines)}\n\n{markdown(means)}\n\n{scatter(*pairs[0], found)}\n\n"
-            f"Not planned, looked at afterwards:\n\n{hindsight}")
+            f"Looked at afterwards; only the scores of the first table were planned:\n\n{hindsight}")
 
 
 def carry_out(design: Design, doc: str, argv: list[str] | None = None) -> int:
