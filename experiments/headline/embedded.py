@@ -7,8 +7,8 @@ The rule, written before the runs: a candidate becomes the default of `python tr
 the present default in ten of ten seeds, at the same number of responses. Two rollouts of warm-up and 13 steps
 take as many responses as 15 steps. The candidate is the best of CANDIDATES by the end, over the tuning's
 seeds. Then candidate and default run on seeds 0, 1, … The runs stop at the first seed in which the candidate is
-not better, or after ten seeds. "The end" is that of
-headline.py: the mean of the last two held-out accuracies and of the reward of the last ten rollouts.
+not better, or after ten seeds. "The end" is that of headline.py: the mean of the last two held-out accuracies
+and of the reward of the last ten rollouts.
 """
 
 import os
