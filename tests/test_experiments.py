@@ -753,6 +753,23 @@ def test_runs_are_made_once_and_spread_over_calls(tmp_path, monkeypatch):
     assert "choose the settings first" in run(*command[:1], "confirm", *command[2:], code=None).stderr
 
 
+def test_the_embedded_default_is_decided_by_the_runs_that_its_rule_needs(tmp_path, monkeypatch):
+    made = []
+
+    def fake(flags, seed, folder, measured):
+        made.append((flags, seed))
+        reward = 0.5 - 0.1 * ("--lam 0.8" in flags) + 0.1 * ("--lam" in flags and seed == 0)  # the next seed is a tie
+        curves = dict(accuracy=[[0, 0.1], [15, 0.9], [20, 0.9]], reward_mean=[[step, reward] for step in range(1, 16)])
+        return dict(digest=digest_of(flags, seed), seed=seed, commit="0123456789", seconds=1.0, curves=curves)
+
+    monkeypatch.setattr(claims, "run", fake)
+    command = ["experiments/headline/embedded.py", "--jobs", 1, "--results", tmp_path / "embedded.jsonl"]
+    assert "Better in 1 of 2 seeds: no." in run(*command).stdout
+    assert [seed for _, seed in made] == [130, 130, 131, 131, 0, 0, 1, 1] and len({*made}) == 8
+    assert all("0.95" in flags or "--lam" not in flags for flags, _ in made[4:])
+    assert "no." in run(*command).stdout and len(made) == 8
+
+
 @pytest.mark.slow
 def test_a_real_run_of_each_side_leaves_a_line(tmp_path, monkeypatch):
     (tmp_path / "two1000").mkdir()
