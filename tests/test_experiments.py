@@ -163,7 +163,7 @@ def test_the_readmes_numbers_are_those_of_the_committed_runs():
     assert all(line in tables for line in printed.split("\n"))
 
 
-@pytest.mark.parametrize("script", ("headline.py", "embedded.py --table"))
+@pytest.mark.parametrize("script", ("headline.py", "pairs.py", "embedded.py --table"))
 def test_the_headlines_tables_are_those_of_the_committed_runs(script):
     file, *flags = script.split()
     printed = run(f"experiments/headline/{file}", *(flags or ["table"])).stdout
