@@ -594,7 +594,7 @@ def ended(names: dict[tuple[str, int], float]) -> dict[str, dict]:
     return {digest_of(*embedded.run_of(*each)): row_of(value) for each, value in names.items()}
 
 
-def test_the_embedded_default_changes_only_if_ten_of_ten_seeds_end_better(monkeypatch):
+def test_the_embedded_default_changes_only_if_ten_of_ten_seeds_end_better():
     first, second = embedded.CANDIDATES
     tuned = ended({
         (name, seed): value for name, value in ((first, 0.80), (second, 0.81)) for seed in embedded.TUNING})
@@ -731,15 +731,21 @@ def test_scatter_is_compared_by_pairs_and_a_lead_or_shared_luck_does_not_matter(
 
 
 # -- the runner ----------------------------------------------------------------------------------------------
-def test_runs_are_made_once_and_spread_over_calls(tmp_path, monkeypatch):
+def pretend_to_run(monkeypatch, reward) -> list[tuple[str, int]]:
+    """Let runs end at once; reward: (flags, seed) -> that of every step. -> the (flags, seed) made, as they are"""
     made = []
 
     def fake(flags, seed, folder, measured):
         made.append((flags, seed))
-        curves = dict(accuracy=[[0, 0.1], [30, 0.3]], reward_mean=[[step, 0.25] for step in range(1, 31)])
+        curves = dict(accuracy=[[0, 0.1], [30, 0.3]], reward_mean=[[step, reward(flags, seed)] for step in range(1, 31)])
         return dict(digest=digest_of(flags, seed), seed=seed, commit="0123456789", seconds=1.0, curves=curves)
 
     monkeypatch.setattr(claims, "run", fake)
+    return made
+
+
+def test_runs_are_made_once_and_spread_over_calls(tmp_path, monkeypatch):
+    made = pretend_to_run(monkeypatch, lambda flags, seed: 0.25)
     results = tmp_path / "headline.jsonl"
     command = ["experiments/headline/headline.py", "tune", "--jobs", 1, "--results", results, "--chosen",
                tmp_path / "chosen.json"]
@@ -754,15 +760,8 @@ def test_runs_are_made_once_and_spread_over_calls(tmp_path, monkeypatch):
 
 
 def test_the_embedded_default_is_decided_by_the_runs_that_its_rule_needs(tmp_path, monkeypatch):
-    made = []
-
-    def fake(flags, seed, folder, measured):
-        made.append((flags, seed))
-        reward = 0.5 - 0.1 * ("--lam 0.8" in flags) + 0.1 * ("--lam" in flags and seed == 0)  # the next seed is a tie
-        curves = dict(accuracy=[[0, 0.1], [15, 0.9], [20, 0.9]], reward_mean=[[step, reward] for step in range(1, 16)])
-        return dict(digest=digest_of(flags, seed), seed=seed, commit="0123456789", seconds=1.0, curves=curves)
-
-    monkeypatch.setattr(claims, "run", fake)
+    made = pretend_to_run(monkeypatch, lambda flags, seed: (  # seed 1 is a tie
+        0.5 - 0.1 * ("--lam 0.8" in flags) + 0.1 * ("--lam" in flags and seed == 0)))
     command = ["experiments/headline/embedded.py", "--jobs", 1, "--results", tmp_path / "embedded.jsonl"]
     assert "Better in 1 of 2 seeds: no." in run(*command).stdout
     assert [seed for _, seed in made] == [130, 130, 131, 131, 0, 0, 1, 1] and len({*made}) == 8

@@ -3,25 +3,23 @@
     python experiments/headline/embedded.py           # makes the runs; stops when the answer is there
     python experiments/headline/embedded.py --table   # the committed results; runs nothing
 
-The rule, written before the runs: a candidate becomes the default of `python train.py` if it ends better than
-the present default in ten of ten seeds, at the same number of responses. Two rollouts of warm-up and 13 steps
-take as many responses as 15 steps. The candidate is the best of CANDIDATES by the end, over the tuning's
-seeds. Then candidate and default run on seeds 0, 1, … The runs stop at the first seed in which the candidate is
-not better, or after ten seeds. "The end" is that of headline.py: the mean of the last two held-out accuracies
-and of the reward of the last ten rollouts.
+The rule was written before the runs. A candidate becomes the default of `python train.py` if it ends better in
+ten of ten seeds. Both take as many responses: two rollouts of warm-up and 13 steps are as many as 15 steps. The
+candidate is the best of CANDIDATES by the end, over the tuning's seeds. Candidate and default then run on seeds
+0, 1, … The runs stop at the first seed in which the candidate is not better, or after ten seeds. "The end" is
+that of headline.py: the mean of the last two held-out accuracies and of the reward of the last ten rollouts.
 """
 
-import os
 import statistics
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from engine.command_line import COUNT, Parser
-from experiments.claims.claims import ROOT, digest_of, finished, run_all
+from engine.command_line import Parser
+from experiments.claims.claims import digest_of, finished
 from experiments.claims.verdicts import markdown
-from experiments.headline.headline import KEEPS, end, shortened
+from experiments.headline.headline import KEEPS, add_run_flags, end, make
 
 RESULTS = Path(__file__).resolve().parent / "embedded.jsonl"
 TUNING, TEST = range(130, 132), range(10)
@@ -87,17 +85,12 @@ def table(done: dict[str, dict]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     parser = Parser(__doc__)
-    add = parser.add_argument
-    add("--table", action="store_true", help="print the results; run nothing")
-    add("--jobs", type=COUNT, default=len(os.sched_getaffinity(0)), help="runs side by side, one thread each")
-    add("--results", type=Path, default=RESULTS, help="one line for each finished run")
-    add("--folder", type=lambda path: Path(path).resolve(), default=ROOT / "runs/embedded", help="folder of the runs")
+    parser.add_argument("--table", action="store_true", help="print the results; run nothing")
+    add_run_flags(parser, RESULTS, "embedded")
     args = parser.parse_args(argv)
     done = finished(args.results)
     while not args.table and (each := planned(done)):
-        names = {digest_of(*run): name for run, name in each.items()}
-        missing = [run for run in each if digest_of(*run) not in done]
-        if run_all(missing, args.folder, args.results, args.jobs, set(), shortened(names)):
+        if make(each, [run for run in each if digest_of(*run) not in done], args):
             return 1
         done = finished(args.results)
     print(table(done))

@@ -12,12 +12,13 @@ resumes them. After a harder kill wait until its runs have ended. `table` counts
 says nothing else until the last one is there. So there is one look.
 """
 
+import argparse
 import itertools
 import json
 import os
 import statistics
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
@@ -98,8 +99,8 @@ PRIMARY = ("ensemble", "GRPO")
 SECONDARY = [("ensemble", "ensemble, λ 1"), ("ensemble", "nothing"), ("ensemble", "one critic"),
              ("ensemble", "ensemble, masks"), ("one critic", "GRPO"), ("ensemble", LONG)]
 # named after the one look: hints for the next experiment, no tests
-POST_HOC = [("one critic", "nothing"), ("one critic", "ensemble, λ 1"), ("ensemble, λ 1", "nothing"), ("nothing", "GRPO"),
-            ("ensemble, masks", "GRPO")]
+POST_HOC = (("one critic", "nothing"), ("one critic", "ensemble, λ 1"), ("ensemble, λ 1", "nothing"), ("nothing", "GRPO"),
+            ("ensemble, masks", "GRPO"))
 
 
 # -- runs ----------------------------------------------------------------------------------------------------
@@ -129,7 +130,7 @@ class Design:
     choose: Callable[[dict[str, dict]], dict[str, str]]  # of done
     confirmation: Callable[[dict[str, str]], list[Planned]]  # of chosen
     compared: Callable[[dict[str, str]], list[tuple[str, str]]]  # of chosen: A − B, the primary comparison first
-    post_hoc: list[tuple[str, str]] = field(default_factory=list)
+    post_hoc: tuple[tuple[str, str], ...] = ()  # A − B, named after the look
 
 
 def each_setting(settings: dict[str, dict[str, str]], seeds: range) -> list[Planned]:
@@ -333,7 +334,7 @@ def table_in_hindsight(each: list[Planned], pairs: list[tuple[str, str]], done: 
 
 
 def table_of_verdicts(each: list[Planned], pairs: list[tuple[str, str]], done: dict[str, dict],
-                      post_hoc: list[tuple[str, str]] = ()) -> str:
+                      post_hoc: tuple[tuple[str, str], ...] = ()) -> str:
     """Return the verdicts, or how many runs are missing. each: the confirmation; pairs: primary first."""
     if missing := missing_of(each, done):
         n = len(wanted(each))
@@ -352,16 +353,28 @@ def table_of_verdicts(each: list[Planned], pairs: list[tuple[str, str]], done: d
             f"Looked at afterwards; only the scores of the first table were planned:\n\n{hindsight}")
 
 
+def add_run_flags(parser: Parser, results: Path, folder: str) -> None:
+    """Add the flags of a program that makes runs; folder: of the runs, below runs/."""
+    add = parser.add_argument
+    add("--jobs", type=COUNT, default=len(os.sched_getaffinity(0)), help="runs side by side, one thread each")
+    add("--results", type=Path, default=results, help="one line for each finished run")
+    add("--folder", type=lambda path: Path(path).resolve(), default=ROOT / "runs" / folder, help="folder of the runs")
+
+
+def make(names: dict[tuple[str, int], str], missing: list[tuple[str, int]], args: argparse.Namespace) -> int:
+    """Make the missing runs and append their lines; names: (flags, seed) -> name. -> how many runs failed"""
+    by_digest = {digest_of(*run): name for run, name in names.items()}
+    return run_all(missing, args.folder, args.results, args.jobs, set(), shortened(by_digest))
+
+
 def carry_out(design: Design, doc: str, argv: list[str] | None = None) -> int:
     """Carry out one stage of a design. -> exit code"""
     parser = Parser(doc)
     add = parser.add_argument
     add("stage", choices=("tune", "choose", "confirm", "table"))
-    add("--jobs", type=COUNT, default=len(os.sched_getaffinity(0)), help="runs side by side, one thread each")
+    add_run_flags(parser, design.results, "headline")
     add("--most", type=COUNT, default=10**6, help="start no more runs than this")
-    add("--results", type=Path, default=design.results, help="one line for each finished run")
     add("--chosen", type=Path, default=design.chosen, help="file of the chosen settings")
-    add("--folder", type=lambda path: Path(path).resolve(), default=ROOT / "runs/headline", help="folder of the runs")
     add("--list", action="store_true", help="only count the stage's runs")
     args = parser.parse_args(argv)
     done = finished(args.results)
@@ -387,8 +400,7 @@ def carry_out(design: Design, doc: str, argv: list[str] | None = None) -> int:
         print(f"{len(names) - len(missing)} of {len(names)} runs are done.", flush=True)
         if args.list or not missing or most <= 0:
             break
-        by_digest = {digest_of(*run): name for run, name in names.items()}
-        failed = run_all(missing[:most], args.folder, args.results, args.jobs, set(), shortened(by_digest))
+        failed = make(names, missing[:most], args)
         done, most = finished(args.results), most - len(missing)
     return min(1, failed)
 
